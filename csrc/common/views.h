@@ -1,0 +1,74 @@
+// Views: a pointer and the sizes that give it meaning. The core owns no memory of its caller's.
+//
+// Every operation receives views whose pointers live on one device: host memory for the CPU backend, device memory
+// for the CUDA backend. Members and
+// parameters named or marked host are host memory always. Views are checked by the caller
+// (nri_fast/ops.py) before they get here; the core trusts their indices.
+#pragma once
+
+#include <cstdint>
+
+namespace nri {
+
+// The mega-graph: all systems side by side, edges sorted by receiver (CSR). A system's nodes are consecutive, and so
+// are its edges, because no edge leaves its system.
+struct GraphView {
+  int64_t systems;             // B
+  int64_t nodes;               // V, all systems together
+  int64_t edges;               // E, all systems together
+  const int64_t* node_offset;  // [B + 1] system b holds nodes node_offset[b] .. node_offset[b + 1] - 1
+  const int64_t* in_offset;    // [V + 1] node v receives edges in_offset[v] .. in_offset[v + 1] - 1
+  const int64_t* sender;       // [E] global node id of the edge's sender, ascending for each receiver
+  const int64_t* receiver;     // [E] global node id of the edge's receiver, ascending
+  // The same offsets once more in host memory, so that a backend can plan its chunks without a synchronisation.
+  const int64_t* host_node_offset;  // host [B + 1]
+  const int64_t* host_edge_offset;  // host [B + 1] system b holds edges host_edge_offset[b] .. - 1
+};
+
+// Weights of all modules in one array. For edge type k = first_type .. edge_types - 1, then node type m = 0 ..
+// node_types - 1: for each layer its weight [out, in] row by row, then its bias [out]. ReLU follows every layer of an
+// edge module and every layer but the last of a node module. With `silent`, edge type 0 sends a zero message and has
+// no weights (first_type = 1).
+template <typename T>
+struct LibraryView {
+  int64_t features;           // D
+  int64_t edge_types;         // K, the silent one included
+  int64_t node_types;         // M
+  bool silent;                // type 0 sends nothing
+  int64_t edge_layers;        // number of linear layers of an edge module, >= 1
+  const int64_t* edge_sizes;  // host [edge_layers + 1] 2 D, hidden ..., message
+  int64_t node_layers;        // number of linear layers of a node module, >= 1
+  const int64_t* node_sizes;  // host [node_layers + 1] message + D, hidden ..., D
+  const T* parameters;        // [P]
+
+  int64_t message() const { return edge_sizes[edge_layers]; }
+  int64_t first_type() const { return silent ? 1 : 0; }
+};
+
+// Recorded states. System b's block starts at steps * node_offset[b] * features and is [steps, N_b, features], so a
+// mega-graph of equal systems is simply [B, steps, N, features].
+template <typename T>
+struct TrajectoryView {
+  int64_t steps;    // T, the same for every system
+  const T* states;  // [sum over b of steps * N_b * features]
+};
+
+// How one transition's error is measured. e = mean over features of weight[d] * (predicted - recorded)^2.
+//   squared: e            robust: log(scale_squared + e)
+enum class ErrorKind : int32_t { squared = 0, robust = 1 };
+
+template <typename T>
+struct ErrorView {
+  ErrorKind kind;
+  double scale_squared;  // robust only, > 0
+  const T* weight;       // [features], all ones for the plain mean squared error
+};
+
+// Where an operation runs. threads is read by the CPU backend, stream (a cudaStream_t) and ordinal by the CUDA one.
+struct Execution {
+  int32_t threads;
+  int32_t ordinal;
+  void* stream;
+};
+
+}  // namespace nri

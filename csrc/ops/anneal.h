@@ -1,0 +1,67 @@
+// Annealing: the random parts of a bounce. Draws are Philox, named by (seed; stream, system id, step), hence the same
+// on every device and in every batch; decisions use portable_math.h and differ between devices only where energies do.
+#pragma once
+
+#include "common/views.h"
+
+namespace nri {
+
+// Names the draws of a bounce. `system_ids` are the systems' places in the whole data set, not in the batch.
+struct DrawView {
+  uint64_t seed;
+  int64_t step;               // 0 .. 2^32 - 1
+  const int64_t* system_ids;  // [B]
+};
+
+// Columns of a counts table.
+enum MetropolisCount : int { kProposed = 0, kAccepted = 1, kAcceptedWorsening = 2, kNotFinite = 3, kCounts = 4 };
+
+// metropolis_propose: for every system, one random edge gets a random other type, or one random entity does: the place
+// is uniform over the system's edges (when edge_types_count > 1) and entities (when node_types_count > 1) together, the
+// new type uniform over the others. A system with no place to change keeps its structure.
+//   edge_types [E], node_types [V] -> proposed_edge_types [E], proposed_node_types [V] (overwritten; node arrays may be
+//   null when node_types_count == 1).
+//
+// metropolis_decide: keeps or discards each system's proposal by common/metropolis.h, in place.
+//   energy [B] and the type arrays are updated where accepted; counts [B, kCounts] are added to.
+//   temperature [1] lies where the other arrays lie.
+//
+// heat_bath_sample: draws every receiver's row from softmax(-score / temperature) by the inverse of its cumulative sum,
+//   or, at temperature 0, takes the lowest score (the first of equals). Rows with a NaN score have probability zero; a
+//   receiver with no finite score keeps its types.
+//   blocks:       edge_types [E] is overwritten by the drawn assignment.
+//   conditionals: one edge per receiver, the one numbered (step mod in-degree), is redrawn, the others kept.
+//
+// responsibilities: softmax(-score / temperature) over each receiver's rows (blocks), or over each edge's K rows
+//   (conditionals: `group` = K, blocks: `group` = 0). Rows below 2^-24 of the largest are set to exactly zero, so that
+//   the gradient skips them. NaN scores get zero.   scores, weights: [row_offset[V]]
+#define NRI_DECLARE_ANNEAL(T)                                                                                       \
+  void metropolis_decide(const GraphView& graph, const DrawView& draws, const T* temperature,                       \
+                         const T* proposed_energy, const uint8_t* proposed_edge_types,                              \
+                         const uint8_t* proposed_node_types, T* energy, uint8_t* edge_types, uint8_t* node_types,   \
+                         int64_t* counts, const Execution& execution);                                              \
+  void heat_bath_sample(const GraphView& graph, const DrawView& draws, int64_t edge_types_count, bool conditionals, \
+                        const int64_t* row_offset, const T* scores, double temperature, uint8_t* edge_types,        \
+                        const Execution& execution);                                                                \
+  void responsibilities(int64_t receivers, const int64_t* row_offset, int64_t group, const T* scores,               \
+                        double temperature, T* weights, const Execution& execution);
+
+#define NRI_DECLARE_PROPOSE                                                                               \
+  void metropolis_propose(const GraphView& graph, const DrawView& draws, int64_t edge_types_count,        \
+                          int64_t node_types_count, const uint8_t* edge_types, const uint8_t* node_types, \
+                          uint8_t* proposed_edge_types, uint8_t* proposed_node_types, const Execution& execution);
+
+namespace cpu {
+NRI_DECLARE_PROPOSE
+NRI_DECLARE_ANNEAL(float)
+NRI_DECLARE_ANNEAL(double)
+}  // namespace cpu
+namespace cuda {
+NRI_DECLARE_PROPOSE
+NRI_DECLARE_ANNEAL(float)
+NRI_DECLARE_ANNEAL(double)
+}  // namespace cuda
+#undef NRI_DECLARE_ANNEAL
+#undef NRI_DECLARE_PROPOSE
+
+}  // namespace nri

@@ -1,0 +1,58 @@
+// Heat bath at R = 1. One-step energies split into a term per receiver, and a term depends only on the types of that
+// receiver's incoming edges. All messages (every edge under every type) are computed once per transition, projected by
+// the message part of the node module's first layer once, and added up for each assignment.
+//
+// A receiver v of in-degree d has `rows(v)` scores, at row_offset[v]:
+//   blocks:       K^d rows, one per assignment; row a gives v's i-th incoming edge (CSR order) the type
+//                 (a / K^(d - 1 - i)) mod K, so the last edge varies fastest.
+//   conditionals: d * K rows; row i * K + k gives the i-th incoming edge the type k and every other edge its type in
+//                 edge_types.
+// A receiver without incoming edges has one row (blocks) or none (conditionals).
+// score = mean over the system's chosen transitions of the error of v's prediction (common/views.h). The one-step
+// energy of a structure is the mean over receivers of their scores.
+//
+// Determinism: a receiver's scores depend on its own system only, to the bit.
+// Aliasing: none allowed. Empty input returns at once.
+#pragma once
+
+#include "common/views.h"
+
+namespace nri {
+
+enum class HeatBathRows : int32_t { blocks = 0, conditionals = 1 };
+
+template <typename T>
+struct HeatBathProblem {
+  LibraryView<T> library;
+  GraphView graph;
+  TrajectoryView<T> trajectories;
+  ErrorView<T> error;
+  HeatBathRows rows;
+  int64_t transitions;        // L >= 1 transitions per system
+  const int64_t* start;       // [B, L] step that each transition starts from, 0 .. steps - 2
+  const uint8_t* node_types;  // [V], or null: all zero
+  const uint8_t* edge_types;  // [E], read for conditionals only
+  const int64_t* row_offset;  // [V + 1]
+};
+
+// scores: [row_offset[V]]
+//
+// heat_bath_gradient: gradient of sum over rows of cotangent * score in the parameters; rows whose cotangent is exactly
+// zero cost nothing. Its order of summation is fixed by the batch alone.
+// cotangent: [row_offset[V]]    parameter_gradient: [P], overwritten
+#define NRI_DECLARE_HEAT_BATH(T)                                                                        \
+  void heat_bath_scores(const HeatBathProblem<T>& problem, T* scores, const Execution& execution);      \
+  void heat_bath_gradient(const HeatBathProblem<T>& problem, const T* cotangent, T* parameter_gradient, \
+                          const Execution& execution);
+
+namespace cpu {
+NRI_DECLARE_HEAT_BATH(float)
+NRI_DECLARE_HEAT_BATH(double)
+}  // namespace cpu
+namespace cuda {
+NRI_DECLARE_HEAT_BATH(float)
+NRI_DECLARE_HEAT_BATH(double)
+}  // namespace cuda
+#undef NRI_DECLARE_HEAT_BATH
+
+}  // namespace nri

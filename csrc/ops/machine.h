@@ -1,0 +1,23 @@
+// What was built and what the machine offers: the facts behind `nri-fast doctor`.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace nri {
+
+namespace cpu {
+std::vector<std::string> built_variants();  // best first, for instance {"avx512", "avx2", "generic"}
+std::string chosen_variant();               // the one this processor (or NRI_FAST_CPU_VARIANT) selects
+int hardware_threads();                     // processors this process may run on
+}  // namespace cpu
+
+namespace cuda {
+enum class Build { none, device, emulated };
+Build build();
+std::vector<std::string> architectures();  // of the compiled kernels, for instance {"80-real", "120-virtual"}
+int device_count();                        // 0 without a driver or a device; never throws
+std::string device_problem();              // why device_count() is 0, or empty
+}  // namespace cuda
+
+}  // namespace nri

@@ -1,0 +1,57 @@
+// Roll-out energy: how badly the modules, wired by a structure, predict a system's recorded trajectory.
+//
+// One step of message passing, for every system at once:
+//   m_e = f_{edge_type[e]}([x_sender, x_receiver])     a_v = sum of m_e over v's incoming edges, in CSR order
+//   x_v <- x_v + g_{node_type[v]}([a_v, x_v])
+// The state restarts from the recorded one at steps 0, R, 2R, ..., rolls R steps each time (fewer at the end), and
+// every predicted state is compared with the recorded one. energy = mean over (step, entity) of the error of
+// common/views.h. With the squared error and unit weights that is the mean squared error over every entry compared.
+//
+// Determinism: an energy depends on its own system and structure only, to the bit: not on batch, order or threads.
+// Aliasing: outputs must not overlap inputs. Empty input (no structures, no systems) returns at once.
+#pragma once
+
+#include "common/views.h"
+
+namespace nri {
+
+template <typename T>
+struct RolloutProblem {
+  LibraryView<T> library;
+  GraphView graph;
+  TrajectoryView<T> trajectories;  // steps >= 2
+  ErrorView<T> error;
+  int64_t rollout;            // R >= 1
+  const uint8_t* node_types;  // [V], or null: all zero
+};
+
+// The forward roll-out without a comparison: from `initial`, `horizon` steps.
+template <typename T>
+struct ForecastProblem {
+  LibraryView<T> library;
+  GraphView graph;
+  const T* initial;           // [V, D]
+  int64_t horizon;            // H >= 1
+  const uint8_t* edge_types;  // [E]
+  const uint8_t* node_types;  // [V], or null
+};
+
+// edge_types: [structures, E], several structures of the same systems scored in one call.
+// energy:     [structures, B]
+#define NRI_DECLARE_ROLLOUT_ENERGY(T)                                                                             \
+  void rollout_energy(const RolloutProblem<T>& problem, int64_t structures, const uint8_t* edge_types, T* energy, \
+                      const Execution& execution);                                                                \
+  /* states: system b's block starts at H * node_offset[b] * D and is [H, N_b, D] */                              \
+  void forecast(const ForecastProblem<T>& problem, T* states, const Execution& execution);
+
+namespace cpu {
+NRI_DECLARE_ROLLOUT_ENERGY(float)
+NRI_DECLARE_ROLLOUT_ENERGY(double)
+}  // namespace cpu
+namespace cuda {
+NRI_DECLARE_ROLLOUT_ENERGY(float)
+NRI_DECLARE_ROLLOUT_ENERGY(double)
+}  // namespace cuda
+#undef NRI_DECLARE_ROLLOUT_ENERGY
+
+}  // namespace nri

@@ -1,0 +1,44 @@
+// Simulators of NRI's three benchmark families (Kipf et al., ICML 2018), physically equivalent, any number of entities.
+//
+// springs, charged: 2-D bodies in a box of half-width 5, dt 0.001, one frame every 100 steps, frame i after step
+//   100 (i + 1). v += dt F(x) once; then per step: x += dt v; reflect at the walls; record if due; v += dt F(x).
+//   Each summed force component is clipped to +-100.
+//   springs: F_i = -0.1 sum_j e_ij (x_i - x_j), e symmetric, 0 or 1 with probability 1/2; positions ~ N(0, 0.5^2).
+//   charged: F_i = sum_j q_i q_j (x_i - x_j) / r^3, q = -1 or +1 with probability 1/2; positions ~ N(0, 1).
+//   Initial velocities: Gaussian direction, norm 0.5.
+//   states [S, T, N, 4]: x, y, vx, vy.   edges [S, N, N]: springs 0 / 1; charged 0 / 1 for q_i q_j = -1 / +1; zero
+//   diagonal.
+// kuramoto: dphi_i/dt = w_i + sum_j k_ij sin(phi_j - phi_i), k symmetric, 0 or 1 with probability 1/2, w uniform in
+//   [1, 10), phi(0) uniform in [0, 2 pi), Runge-Kutta of order 4 with dt 0.01, one frame every 10th step.
+//   states: dphi/dt, sin phi, phi, w.   edges 0 / 1.
+//
+// Draws are Philox by (seed; the split's stream, system), arithmetic is IEEE with portable_math.h and no contraction:
+// the same bits on every device. System s of the call is system first_system + s of the stream.
+#pragma once
+
+#include "common/streams.h"
+#include "common/views.h"
+
+namespace nri {
+
+enum class SimulatorKind : int32_t { springs = 0, charged = 1, kuramoto = 2 };
+
+struct SimulateProblem {
+  SimulatorKind kind;
+  int64_t systems;   // S
+  int64_t entities;  // N >= 1
+  int64_t steps;     // T >= 1 recorded frames
+  uint64_t seed;
+  Stream stream;         // simulate_train, simulate_valid or simulate_test
+  int64_t first_system;  // >= 0
+};
+
+// states: [S, T, N, 4] double     edges: [S, N, N] uint8
+namespace cpu {
+void simulate(const SimulateProblem& problem, double* states, uint8_t* edges, const Execution& execution);
+}
+namespace cuda {
+void simulate(const SimulateProblem& problem, double* states, uint8_t* edges, const Execution& execution);
+}
+
+}  // namespace nri

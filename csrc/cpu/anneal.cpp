@@ -1,0 +1,235 @@
+// The random parts of a bounce on the CPU. Work is dealt out in chunks big enough to be worth a thread's while; small
+// batches stay on the calling thread.
+#include "ops/anneal.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "common/metropolis.h"
+#include "common/philox.h"
+#include "common/portable_math.h"
+#include "cpu/thread_pool.h"
+
+namespace nri::cpu {
+namespace {
+
+constexpr int64_t kSystemsPerChunk = 64;
+constexpr int64_t kReceiversPerChunk = 128;
+
+// Calls body(begin, end) for consecutive ranges that cover 0 .. count - 1.
+template <typename Body>
+void parallel_chunks(const Execution& execution, int64_t count, int64_t chunk, const Body& body) {
+  parallel_for(execution.threads, (count + chunk - 1) / chunk,
+               [&](int64_t index, int) { body(index * chunk, std::min(count, (index + 1) * chunk)); });
+}
+
+struct Range {
+  int64_t begin, end;
+  int64_t size() const { return end - begin; }
+};
+
+Range nodes_of(const GraphView& graph, int64_t system) {
+  return {graph.node_offset[system], graph.node_offset[system + 1]};
+}
+
+Range edges_of(const GraphView& graph, int64_t system) {
+  const Range nodes = nodes_of(graph, system);
+  return {graph.in_offset[nodes.begin], graph.in_offset[nodes.end]};
+}
+
+void copy_range(const uint8_t* from, const Range& range, uint8_t* to) {
+  std::copy(from + range.begin, from + range.end, to + range.begin);
+}
+
+// Uniform over the types 0 .. count - 1 without the current one.
+uint8_t other_type(const Philox4& bits, int64_t count, uint8_t current) {
+  const int64_t other = uniform_index(bits.z, bits.w, count - 1);
+  return static_cast<uint8_t>(other + (other >= current));
+}
+
+bool finite(double value) { return std::fabs(value) <= std::numeric_limits<double>::max(); }
+
+// The first of the lowest finite scores, or -1 if none is finite.
+template <typename T>
+int64_t lowest_row(const T* scores, int64_t rows) {
+  int64_t lowest = -1;
+  for (int64_t a = 0; a < rows; ++a) {
+    if (finite(scores[a]) && (lowest < 0 || scores[a] < scores[lowest])) lowest = a;
+  }
+  return lowest;
+}
+
+// A row drawn from softmax(-scores / temperature) with the uniform u, or -1 if no score is finite. `weights` is
+// scratch.
+template <typename T>
+int64_t draw_row(const T* scores, int64_t rows, double temperature, double u, std::vector<double>& weights) {
+  const int64_t lowest = lowest_row(scores, rows);
+  if (lowest < 0 || !(temperature > 0)) return lowest;
+  const double base = scores[lowest];
+  weights.resize(static_cast<size_t>(rows));
+  double total = 0;
+  for (int64_t a = 0; a < rows; ++a) {
+    weights[a] = finite(scores[a]) ? portable_exp((base - scores[a]) / temperature) : 0.0;
+    total += weights[a];
+  }
+  int64_t drawn = lowest;
+  double cumulative = 0;
+  for (int64_t a = 0; a < rows; ++a) {
+    if (weights[a] == 0) continue;
+    drawn = a;  // rounding may leave u * total unreached: then the last row that has any weight
+    cumulative += weights[a];
+    if (cumulative > u * total) break;
+  }
+  return drawn;
+}
+
+template <typename T>
+void softmax_rows(const T* scores, int64_t rows, double temperature, T* weights, std::vector<double>& exponentials) {
+  std::fill(weights, weights + rows, T(0));
+  const int64_t lowest = lowest_row(scores, rows);
+  if (lowest < 0) return;
+  if (!(temperature > 0)) {
+    weights[lowest] = T(1);
+    return;
+  }
+  const double base = scores[lowest];
+  exponentials.resize(static_cast<size_t>(rows));
+  double total = 0;
+  for (int64_t a = 0; a < rows; ++a) {
+    const double exponent = finite(scores[a]) ? (base - scores[a]) / temperature : -std::numeric_limits<double>::max();
+    // e^-17 < 2^-24: rows that far up would be zeroed anyway, and most are once the temperature is low.
+    const double value = exponent < -17.0 ? 0.0 : portable_exp(exponent);
+    exponentials[a] = value < 0x1p-24 ? 0.0 : value;
+    total += exponentials[a];
+  }
+  for (int64_t a = 0; a < rows; ++a) weights[a] = static_cast<T>(exponentials[a] / total);
+}
+
+}  // namespace
+
+void metropolis_propose(const GraphView& graph, const DrawView& draws, int64_t edge_types_count,
+                        int64_t node_types_count, const uint8_t* edge_types, const uint8_t* node_types,
+                        uint8_t* proposed_edge_types, uint8_t* proposed_node_types, const Execution& execution) {
+  const bool has_nodes = node_types && proposed_node_types;
+  parallel_chunks(execution, graph.systems, kSystemsPerChunk, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) {
+      const Range nodes = nodes_of(graph, b);
+      const Range edges = edges_of(graph, b);
+      copy_range(edge_types, edges, proposed_edge_types);
+      if (has_nodes) copy_range(node_types, nodes, proposed_node_types);
+
+      const int64_t edge_places = edge_types_count > 1 ? edges.size() : 0;
+      const int64_t node_places = node_types_count > 1 && has_nodes ? nodes.size() : 0;
+      if (edge_places + node_places == 0) continue;
+      const Philox4 bits = draw(draws.seed, Stream::propose, draws.system_ids[b], draws.step, 0);
+      const int64_t place = uniform_index(bits.x, bits.y, edge_places + node_places);
+      if (place < edge_places) {
+        const int64_t e = edges.begin + place;
+        proposed_edge_types[e] = other_type(bits, edge_types_count, edge_types[e]);
+      } else {
+        const int64_t v = nodes.begin + place - edge_places;
+        proposed_node_types[v] = other_type(bits, node_types_count, node_types[v]);
+      }
+    }
+  });
+}
+
+namespace {
+
+template <typename T>
+void decide_all(const GraphView& graph, const DrawView& draws, const T* temperature, const T* proposed_energy,
+                const uint8_t* proposed_edge_types, const uint8_t* proposed_node_types, T* energy, uint8_t* edge_types,
+                uint8_t* node_types, int64_t* counts, const Execution& execution) {
+  parallel_chunks(execution, graph.systems, kSystemsPerChunk, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) {
+      const Philox4 bits = draw(draws.seed, Stream::accept, draws.system_ids[b], draws.step, 0);
+      const Decision decision = decide(energy[b], proposed_energy[b], temperature[0], uniform(bits.x, bits.y));
+      const bool worsening = decision == Decision::accepted_worsening;
+      const bool accepted = decision == Decision::accepted || worsening;
+      int64_t* count = counts + b * kCounts;
+      count[kProposed] += 1;
+      count[kAccepted] += accepted;
+      count[kAcceptedWorsening] += worsening;
+      count[kNotFinite] += decision == Decision::not_finite;
+      if (!accepted) continue;
+      energy[b] = proposed_energy[b];
+      copy_range(proposed_edge_types, edges_of(graph, b), edge_types);
+      if (node_types && proposed_node_types) copy_range(proposed_node_types, nodes_of(graph, b), node_types);
+    }
+  });
+}
+
+template <typename T>
+void sample_all(const GraphView& graph, const DrawView& draws, int64_t edge_types_count, bool conditionals,
+                const int64_t* row_offset, const T* scores, double temperature, uint8_t* edge_types,
+                const Execution& execution) {
+  parallel_chunks(execution, graph.systems, kSystemsPerChunk, [&](int64_t begin, int64_t end) {
+    std::vector<double> weights;
+    for (int64_t b = begin; b < end; ++b) {
+      const Range nodes = nodes_of(graph, b);
+      for (int64_t v = nodes.begin; v < nodes.end; ++v) {
+        const Range incoming{graph.in_offset[v], graph.in_offset[v + 1]};
+        if (incoming.size() == 0) continue;
+        const Philox4 bits = draw(draws.seed, Stream::heat_bath, draws.system_ids[b], draws.step,
+                                  static_cast<uint32_t>(v - nodes.begin));
+        const double u = uniform(bits.x, bits.y);
+        if (conditionals) {
+          const int64_t edge = draws.step % incoming.size();
+          const T* rows = scores + row_offset[v] + edge * edge_types_count;
+          const int64_t type = draw_row(rows, edge_types_count, temperature, u, weights);
+          if (type >= 0) edge_types[incoming.begin + edge] = static_cast<uint8_t>(type);
+        } else {
+          const int64_t rows = row_offset[v + 1] - row_offset[v];
+          int64_t assignment = draw_row(scores + row_offset[v], rows, temperature, u, weights);
+          if (assignment < 0) continue;
+          for (int64_t e = incoming.end - 1; e >= incoming.begin; --e) {
+            edge_types[e] = static_cast<uint8_t>(assignment % edge_types_count);
+            assignment /= edge_types_count;
+          }
+        }
+      }
+    }
+  });
+}
+
+template <typename T>
+void responsibilities_all(int64_t receivers, const int64_t* row_offset, int64_t group, const T* scores,
+                          double temperature, T* weights, const Execution& execution) {
+  parallel_chunks(execution, receivers, kReceiversPerChunk, [&](int64_t begin, int64_t end) {
+    std::vector<double> exponentials;
+    for (int64_t v = begin; v < end; ++v) {
+      const int64_t rows = group > 0 ? group : row_offset[v + 1] - row_offset[v];
+      for (int64_t row = row_offset[v]; row < row_offset[v + 1]; row += rows) {
+        softmax_rows(scores + row, rows, temperature, weights + row, exponentials);
+      }
+    }
+  });
+}
+
+}  // namespace
+
+#define NRI_DEFINE_ANNEAL(T)                                                                                          \
+  void metropolis_decide(const GraphView& graph, const DrawView& draws, const T* temperature,                         \
+                         const T* proposed_energy, const uint8_t* proposed_edge_types,                                \
+                         const uint8_t* proposed_node_types, T* energy, uint8_t* edge_types, uint8_t* node_types,     \
+                         int64_t* counts, const Execution& execution) {                                               \
+    decide_all(graph, draws, temperature, proposed_energy, proposed_edge_types, proposed_node_types, energy,          \
+               edge_types, node_types, counts, execution);                                                            \
+  }                                                                                                                   \
+  void heat_bath_sample(const GraphView& graph, const DrawView& draws, int64_t edge_types_count, bool conditionals,   \
+                        const int64_t* row_offset, const T* scores, double temperature, uint8_t* edge_types,          \
+                        const Execution& execution) {                                                                 \
+    sample_all(graph, draws, edge_types_count, conditionals, row_offset, scores, temperature, edge_types, execution); \
+  }                                                                                                                   \
+  void responsibilities(int64_t receivers, const int64_t* row_offset, int64_t group, const T* scores,                 \
+                        double temperature, T* weights, const Execution& execution) {                                 \
+    responsibilities_all(receivers, row_offset, group, scores, temperature, weights, execution);                      \
+  }
+
+NRI_DEFINE_ANNEAL(float)
+NRI_DEFINE_ANNEAL(double)
+#undef NRI_DEFINE_ANNEAL
+
+}  // namespace nri::cpu

@@ -13,7 +13,7 @@
 #include "common/portable_math.h"
 #include "ops/simulate.h"
 
-#if defined(__CUDACC__)
+#if defined(__CUDA_ARCH__)
 #define NRI_UNROLL _Pragma("unroll")
 #else
 #define NRI_UNROLL

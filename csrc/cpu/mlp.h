@@ -1,0 +1,171 @@
+// The modules as the kernels read them: weights packed for both directions, and a forward and a backward pass over a
+// block of rows. Activations have a row stride of padded(width).
+#pragma once
+
+#include <vector>
+
+#include "common/views.h"
+#include "cpu/arena.h"
+#include "cpu/matmul.h"
+
+namespace nri::cpu::NRI_CPU_VARIANT {
+
+// One linear layer y = W x + b. Gradients are gathered in a padded copy of the weights, [out, padded(in)], then bias.
+template <typename T>
+struct Layer {
+  int64_t in, out;
+  std::vector<T> forward;   // W transposed, packed: depth in, columns out
+  std::vector<T> bias;      // [padded(out)]
+  std::vector<T> backward;  // W, packed: depth out, columns in; empty when no gradient is wanted
+  int64_t gradient;         // offset of this layer's weight gradient; its bias gradient follows
+  int64_t bias_gradient() const { return gradient + out * padded<T>(in); }
+
+  // weight: element (o, i) at weight[o * row_stride + i]; bias may be null: zero
+  Layer(const T* weight, int64_t row_stride, const T* bias_values, int64_t in_, int64_t out_, bool with_backward,
+        int64_t gradient_)
+      : in(in_), out(out_), forward(in_ * padded<T>(out_)), bias(padded<T>(out_)), gradient(gradient_) {
+    pack_panels(weight, in, out, int64_t{1}, row_stride, forward.data());
+    for (int64_t o = 0; bias_values && o < out; ++o) bias[o] = bias_values[o];
+    if (with_backward) {
+      backward.resize(out * padded<T>(in));
+      pack_panels(weight, out, in, row_stride, int64_t{1}, backward.data());
+    }
+  }
+
+  // output [rows, out] = input [rows, in] W^T + b, then ReLU if asked for
+  void apply(const T* input, int64_t rows, T* output, bool relu) const {
+    const Product<T> p{rows,           padded<T>(out), in,      input, padded<T>(in), forward.data(), 0, output,
+                       padded<T>(out), bias.data(),    nullptr, 0};
+    if (relu) {
+      multiply<T, Start::bias, Finish::relu, Left::rows_are_rows, Right::packed>(p);
+    } else {
+      multiply<T, Start::bias, Finish::plain, Left::rows_are_rows, Right::packed>(p);
+    }
+  }
+
+  // input_gradient [rows, in] = output_gradient [rows, out] W; zero where `activation` (the input, if it came out of a
+  // ReLU) is not positive. activation may be null.
+  void apply_backward(const T* output_gradient, int64_t rows, const T* activation, T* input_gradient) const {
+    const Product<T> p{rows, padded<T>(in),  out,           output_gradient, padded<T>(out), backward.data(),
+                       0,    input_gradient, padded<T>(in), nullptr,         activation,     padded<T>(in)};
+    if (activation) {
+      multiply<T, Start::zero, Finish::mask, Left::rows_are_rows, Right::packed>(p);
+    } else {
+      multiply<T, Start::zero, Finish::plain, Left::rows_are_rows, Right::packed>(p);
+    }
+  }
+
+  // gradients[gradient ...] += output_gradient^T input, and the sums of output_gradient for the bias
+  void add_gradient(const T* input, const T* output_gradient, int64_t rows, T* gradients) const {
+    T* weight = gradients + gradient;
+    multiply<T, Start::accumulate, Finish::plain, Left::depth_is_rows, Right::strided>(
+        {out, padded<T>(in), rows, output_gradient, padded<T>(out), input, padded<T>(in), weight, padded<T>(in),
+         nullptr, nullptr, 0});
+    T* sums = gradients + bias_gradient();
+    const int64_t width = padded<T>(out);
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t o = 0; o < width; ++o) sums[o] += output_gradient[r * width + o];
+    }
+  }
+};
+
+// A module: linear layers with ReLU between them, and after the last one too if relu_last.
+template <typename T>
+struct Mlp {
+  std::vector<Layer<T>> layers;  // empty: the silent type
+  bool relu_last = false;
+
+  bool relu_after(size_t layer) const { return relu_last || layer + 1 < layers.size(); }
+
+  // Runs rows through all layers. activation[l] [rows, padded(out of layer l)] receives layer l's output; entries may
+  // alternate between two buffers when only the last output is wanted.
+  void forward(const T* input, int64_t rows, T* const* activation) const {
+    for (size_t l = 0; l < layers.size(); ++l) {
+      layers[l].apply(input, rows, activation[l], relu_after(l));
+      input = activation[l];
+    }
+  }
+
+  // gradient[l] holds room for the gradient of layer l's output; gradient[last] comes filled, with the ReLU's mask
+  // already applied. Adds to `gradients`; input_gradient may be null.
+  void backward(const T* input, int64_t rows, const T* const* activation, T* const* gradient, T* input_gradient,
+                T* gradients) const {
+    for (size_t l = layers.size(); l-- > 0;) {
+      const T* into = l ? activation[l - 1] : input;
+      layers[l].add_gradient(into, gradient[l], rows, gradients);
+      if (l) {
+        layers[l].apply_backward(gradient[l], rows, activation[l - 1], gradient[l - 1]);
+      } else if (input_gradient) {
+        layers[l].apply_backward(gradient[l], rows, nullptr, input_gradient);
+      }
+    }
+  }
+
+  int64_t widest() const {
+    int64_t width = 0;
+    for (const Layer<T>& layer : layers) width = std::max(width, padded<T>(layer.out));
+    return width;
+  }
+};
+
+// All modules of a library.
+template <typename T>
+struct PackedLibrary {
+  int64_t features, message;
+  std::vector<Mlp<T>> edge;  // [K]
+  std::vector<Mlp<T>> node;  // [M]
+  int64_t gradient_size = 0;
+
+  PackedLibrary(const LibraryView<T>& library, bool with_backward)
+      : features(library.features), message(library.message()), edge(library.edge_types), node(library.node_types) {
+    const T* parameters = library.parameters;
+    for (int64_t k = library.first_type(); k < library.edge_types; ++k) {
+      parameters = add(edge[k], library.edge_layers, library.edge_sizes, parameters, with_backward);
+      edge[k].relu_last = true;
+    }
+    for (Mlp<T>& module : node) {
+      parameters = add(module, library.node_layers, library.node_sizes, parameters, with_backward);
+    }
+  }
+
+  // Writes padded gradients in the layout of LibraryView::parameters.
+  void unpad(const T* gradients, T* parameters) const {
+    for (const std::vector<Mlp<T>>* modules : {&edge, &node}) {
+      for (const Mlp<T>& module : *modules) {
+        for (const Layer<T>& layer : module.layers) {
+          for (int64_t o = 0; o < layer.out; ++o) {
+            const T* row = gradients + layer.gradient + o * padded<T>(layer.in);
+            parameters = std::copy(row, row + layer.in, parameters);
+          }
+          const T* bias = gradients + layer.bias_gradient();
+          parameters = std::copy(bias, bias + layer.out, parameters);
+        }
+      }
+    }
+  }
+
+ private:
+  const T* add(Mlp<T>& module, int64_t layers, const int64_t* sizes, const T* parameters, bool with_backward) {
+    for (int64_t l = 0; l < layers; ++l) {
+      const int64_t in = sizes[l], out = sizes[l + 1];
+      module.layers.emplace_back(parameters, in, parameters + out * in, in, out, with_backward, gradient_size);
+      gradient_size += out * padded<T>(in) + padded<T>(out);
+      parameters += out * in + out;
+    }
+    return parameters;
+  }
+};
+
+// Two buffers that a forward pass alternates between, as the `activation` list of Mlp::forward.
+template <typename T>
+struct PingPong {
+  T* buffers[2];
+  std::vector<T*> list;
+
+  PingPong(Arena& arena, int64_t rows, int64_t width, size_t layers)
+      : buffers{arena.take<T>(rows * width), arena.take<T>(rows * width)}, list(layers) {
+    for (size_t l = 0; l < layers; ++l) list[l] = buffers[l % 2];
+  }
+};
+
+}  // namespace nri::cpu::NRI_CPU_VARIANT

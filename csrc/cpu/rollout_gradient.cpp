@@ -1,0 +1,215 @@
+#include "ops/rollout_gradient.h"
+
+#include "cpu/gradient_lanes.h"
+#include "cpu/rollout_tile.h"
+#include "cpu/transition_error.h"
+
+namespace nri::cpu::NRI_CPU_VARIANT {
+namespace {
+
+// Room for the gradients that travel backwards through one step.
+template <typename T>
+struct StepGradients {
+  Activations<T> edge, node;  // output[l]: gradient of layer l's output; input: of the module's input
+  StepGradients(Arena& arena, const PackedLibrary<T>& library, const Wiring<T>& wiring)
+      : edge(arena, library.edge.back(), wiring.edges, true), node(arena, library.node.back(), wiring.nodes, true) {}
+};
+
+// Takes the gradient of the state after a step, in `gradient` [nodes, D], back to the state before it, in place, and
+// adds the modules' gradients to `parameters`.
+template <typename T>
+void message_passing_step_backward(const PackedLibrary<T>& library, const Wiring<T>& wiring,
+                                   const StepActivations<T>& kept, const StepGradients<T>& room, T* gradient,
+                                   T* parameters) {
+  const int64_t features = library.features, message = library.message;
+  const int64_t message_stride = padded<T>(message), pair_stride = padded<T>(2 * features);
+  const int64_t node_stride = padded<T>(message + features), change_stride = padded<T>(features);
+
+  for (int64_t v = 0; v < wiring.nodes; ++v) {
+    std::copy_n(gradient + v * features, features, room.node.output.back() + wiring.node_row[v] * change_stride);
+  }
+  for (size_t m = 0; m < library.node.size(); ++m) {
+    const int64_t first = wiring.node_group[m], rows = wiring.node_group[m + 1] - first;
+    if (rows == 0) continue;
+    library.node[m].backward(kept.node.input + first * node_stride, rows, kept.node.from_row(first).data(),
+                             room.node.from_row(first).data(), room.node.input + first * node_stride, parameters);
+  }
+  for (int64_t v = 0; v < wiring.nodes; ++v) {
+    const T* own = room.node.input + wiring.node_row[v] * node_stride + message;
+    for (int64_t d = 0; d < features; ++d) gradient[v * features + d] += own[d];
+  }
+  if (library.edge.back().layers.empty()) return;  // a lone silent type
+  for (int64_t v = 0; v < wiring.nodes; ++v) {
+    const T* sum_gradient = room.node.input + wiring.node_row[v] * node_stride;
+    for (int64_t e = wiring.in_begin[v]; e < wiring.in_begin[v + 1]; ++e) {
+      const int64_t offset = wiring.edge_row[e] * message_stride;
+      const T* sent = kept.edge.output.back() + offset;
+      T* out = room.edge.output.back() + offset;
+      for (int64_t h = 0; h < message; ++h) out[h] = sent[h] > T(0) ? sum_gradient[h] : T(0);
+    }
+  }
+  for (size_t k = 0; k < library.edge.size(); ++k) {
+    const int64_t first = wiring.edge_group[k], rows = wiring.edge_group[k + 1] - first;
+    T* pairs = room.edge.input + first * pair_stride;
+    if (library.edge[k].layers.empty()) {
+      std::fill_n(pairs, rows * pair_stride, T(0));
+    } else if (rows) {
+      library.edge[k].backward(kept.edge.input + first * pair_stride, rows, kept.edge.from_row(first).data(),
+                               room.edge.from_row(first).data(), pairs, parameters);
+    }
+  }
+  for (int64_t v = 0; v < wiring.nodes; ++v) {
+    for (int64_t e = wiring.in_begin[v]; e < wiring.in_begin[v + 1]; ++e) {
+      const T* pair = room.edge.input + wiring.edge_row[e] * pair_stride;
+      T* from = gradient + wiring.sender[e] * features;
+      T* into = gradient + v * features;
+      for (int64_t d = 0; d < features; ++d) from[d] += pair[d];
+      for (int64_t d = 0; d < features; ++d) into[d] += pair[features + d];
+    }
+  }
+}
+
+// One call's problem, shared by its tiles.
+template <typename T>
+struct GradientCall {
+  const RolloutProblem<T>& problem;
+  const PackedLibrary<T>& library;
+  const Segments segments;
+  const std::vector<Rollout>& rollouts;
+  const uint8_t* edge_types;
+  const T* cotangent;
+  double* sums;       // [rollouts] as in the forward operation
+  T* start_gradient;  // [segments, V, D]: gradients of the states that roll-outs start from; or null
+  T* state_gradient;  // gradients of the recorded states as targets; or null
+
+  void run_tile(int64_t first, int64_t count, T* parameters) const {
+    Arena& arena = worker_arena();
+    const GraphView& graph = problem.graph;
+    const int64_t features = library.features;
+    const Wiring<T> wiring(arena, graph, problem.library.edge_types, problem.library.node_types,
+                           rollouts.data() + first, count, edge_types, problem.node_types);
+    const int64_t length = segments.length(rollouts[first].segment);
+    std::vector<StepActivations<T>> kept;
+    kept.reserve(length);
+    std::vector<T*> state{arena.take<T>(wiring.nodes * features)};
+    for (int64_t i = 0; i < count; ++i) {
+      const Rollout& r = rollouts[first + i];
+      std::copy_n(recorded(r, 0), (wiring.first_node[i + 1] - wiring.first_node[i]) * features,
+                  state[0] + wiring.first_node[i] * features);
+    }
+    for (int64_t t = 0; t < length; ++t) {
+      kept.emplace_back(arena, library, wiring, true);
+      state.push_back(arena.take<T>(wiring.nodes * features));
+      message_passing_step(library, wiring, state[t], state[t + 1], kept[t]);
+    }
+
+    const StepGradients<T> room(arena, library, wiring);
+    T* gradient = arena.take<T>(wiring.nodes * features);
+    std::fill_n(gradient, wiring.nodes * features, T(0));
+    for (int64_t t = length; t > 0; --t) {
+      for (int64_t i = 0; i < count; ++i) add_error_gradient(wiring, first, i, t, state[t], gradient);
+      message_passing_step_backward(library, wiring, kept[t - 1], room, gradient, parameters);
+    }
+    for (int64_t i = 0; start_gradient && i < count; ++i) {
+      const Rollout& r = rollouts[first + i];
+      const T* own = gradient + wiring.first_node[i] * features;
+      std::copy_n(own, (wiring.first_node[i + 1] - wiring.first_node[i]) * features,
+                  start_gradient + (r.segment * graph.nodes + graph.node_offset[r.system]) * features);
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      sums[first + i] = 0;
+      for (int64_t t = 1; t <= length; ++t) {
+        const T* target = recorded(rollouts[first + i], t);
+        for (int64_t v = wiring.first_node[i]; v < wiring.first_node[i + 1]; ++v, target += features) {
+          sums[first + i] += transition_error(problem.error, features, state[t] + v * features, target);
+        }
+      }
+    }
+  }
+
+ private:
+  const T* recorded(const Rollout& r, int64_t step) const {
+    return recorded_state(problem.graph, problem.trajectories, library.features, r.system,
+                          segments.start(r.segment) + step);
+  }
+
+  // Adds the gradient of the error that roll-out i's t-th prediction makes.
+  void add_error_gradient(const Wiring<T>& wiring, int64_t first, int64_t i, int64_t t, const T* state,
+                          T* gradient) const {
+    const Rollout& r = rollouts[first + i];
+    const int64_t features = library.features, begin = wiring.first_node[i], end = wiring.first_node[i + 1];
+    const double transitions = static_cast<double>((problem.trajectories.steps - 1) * (end - begin));
+    const double factor = static_cast<double>(cotangent[r.system]) / transitions;
+    const T* target = recorded(r, t);
+    T* part = state_gradient ? state_gradient + (target - problem.trajectories.states) : nullptr;
+    std::vector<T> own(features);
+    for (int64_t v = begin; v < end; ++v, target += features) {
+      transition_error_gradient(problem.error, features, state + v * features, target, factor, own.data());
+      for (int64_t d = 0; d < features; ++d) gradient[v * features + d] += own[d];
+      if (!part) continue;
+      for (int64_t d = 0; d < features; ++d) part[d] = -own[d];
+      part += features;
+    }
+  }
+};
+
+template <typename T>
+void rollout_gradient_variant(const RolloutProblem<T>& problem, const uint8_t* edge_types, const T* cotangent,
+                              T* energy, T* parameter_gradient, T* state_gradient, const Execution& execution) {
+  const GraphView& graph = problem.graph;
+  const PackedLibrary<T> library(problem.library, true);
+  const int64_t features = library.features;
+  const Segments segments(problem.trajectories.steps, problem.rollout);
+  std::vector<Rollout> rollouts;
+  for (int64_t s = 0; s < segments.count; ++s) {
+    for (int64_t b = 0; b < graph.systems; ++b) {
+      if (cotangent[b] != T(0)) rollouts.push_back({0, b, s});
+    }
+  }
+  std::vector<double> sums(rollouts.size());
+  std::vector<T> start_gradient;
+  if (state_gradient) {
+    std::fill_n(state_gradient, problem.trajectories.steps * graph.nodes * features, T(0));
+    start_gradient.resize(segments.count * graph.nodes * features);
+  }
+  const GradientCall<T> call{problem,       library,   segments,    rollouts,
+                             edge_types,    cotangent, sums.data(), state_gradient ? start_gradient.data() : nullptr,
+                             state_gradient};
+  // The cut into tiles decides the order of summation, so it looks at the batch alone.
+  const std::vector<int64_t> bounds =
+      cut_into_tiles(graph, segments, rollouts, std::min<int64_t>(tile_rows(library), 128));
+  sum_gradients<T>(
+      library, execution.threads, static_cast<int64_t>(bounds.size()) - 1,
+      [&](int64_t tile, T* parameters) { call.run_tile(bounds[tile], bounds[tile + 1] - bounds[tile], parameters); },
+      parameter_gradient);
+
+  for (int64_t s = 0; state_gradient && s < segments.count; ++s) {
+    for (int64_t b = 0; b < graph.systems; ++b) {
+      const T* own = start_gradient.data() + (s * graph.nodes + graph.node_offset[b]) * features;
+      const int64_t entities = graph.node_offset[b + 1] - graph.node_offset[b];
+      T* into = state_gradient +
+                (problem.trajectories.steps * graph.node_offset[b] + segments.start(s) * entities) * features;
+      for (int64_t i = 0; i < entities * features; ++i) into[i] += own[i];
+    }
+  }
+  if (!energy) return;
+  std::vector<double> total(graph.systems, 0.0);
+  for (size_t i = 0; i < rollouts.size(); ++i) total[rollouts[i].system] += sums[i];
+  for (int64_t b = 0; b < graph.systems; ++b) {
+    const int64_t entities = graph.node_offset[b + 1] - graph.node_offset[b];
+    energy[b] = static_cast<T>(total[b] / static_cast<double>((problem.trajectories.steps - 1) * entities));
+  }
+}
+
+}  // namespace
+
+void rollout_gradient(const RolloutProblem<float>& problem, const uint8_t* edge_types, const float* cotangent,
+                      float* energy, float* parameter_gradient, float* state_gradient, const Execution& execution) {
+  rollout_gradient_variant(problem, edge_types, cotangent, energy, parameter_gradient, state_gradient, execution);
+}
+void rollout_gradient(const RolloutProblem<double>& problem, const uint8_t* edge_types, const double* cotangent,
+                      double* energy, double* parameter_gradient, double* state_gradient, const Execution& execution) {
+  rollout_gradient_variant(problem, edge_types, cotangent, energy, parameter_gradient, state_gradient, execution);
+}
+
+}  // namespace nri::cpu::NRI_CPU_VARIANT

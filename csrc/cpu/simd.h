@@ -1,0 +1,40 @@
+// The vector type of the instruction set that this file is being compiled for. Kernel files are compiled once per
+// variant, NRI_CPU_VARIANT naming it (generic, avx2, avx512), and everything in them lives in a namespace of that name.
+//
+// A dot product runs over its depth in order, one multiply-add at a time, whatever the vector width: variants with
+// fused multiply-add (avx2, avx512) therefore agree to the bit.
+#pragma once
+
+#include <cstdint>
+
+namespace nri::cpu::NRI_CPU_VARIANT {
+
+#if defined(__AVX512F__)
+constexpr int64_t kVectorBytes = 64;
+constexpr int kPanelVectors = 4;  // 6 rows x 4 vectors of sums in 32 registers
+#elif defined(__AVX2__)
+constexpr int64_t kVectorBytes = 32;
+constexpr int kPanelVectors = 2;  // 6 rows x 2 vectors in 16 registers
+#else
+constexpr int64_t kVectorBytes = 16;
+constexpr int kPanelVectors = 2;
+#endif
+constexpr int kBlockRows = 6;
+
+template <typename T>
+struct Simd {
+  static constexpr int64_t kLanes = kVectorBytes / static_cast<int64_t>(sizeof(T));
+  typedef T Vector __attribute__((vector_size(kVectorBytes)));
+  typedef T Unaligned __attribute__((vector_size(kVectorBytes), aligned(sizeof(T)), may_alias));
+
+  static Vector load(const T* p) { return *reinterpret_cast<const Unaligned*>(p); }
+  static void store(T* p, Vector v) { *reinterpret_cast<Unaligned*>(p) = v; }
+};
+
+// Row strides are multiples of a vector, so that whole vectors can be read and written at the end of a row.
+template <typename T>
+constexpr int64_t padded(int64_t width) {
+  return (width + Simd<T>::kLanes - 1) / Simd<T>::kLanes * Simd<T>::kLanes;
+}
+
+}  // namespace nri::cpu::NRI_CPU_VARIANT

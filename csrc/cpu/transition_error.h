@@ -1,0 +1,42 @@
+// The error of one transition of one entity (ErrorView), its sum over many, and its derivative.
+#pragma once
+
+#include <cmath>
+
+#include "common/views.h"
+#include "cpu/simd.h"
+
+namespace nri::cpu::NRI_CPU_VARIANT {
+
+// e = mean over features of weight[d] * (predicted - recorded)^2, in double
+template <typename T>
+inline double weighted_error(const ErrorView<T>& error, int64_t features, const T* predicted, const T* recorded) {
+  double sum = 0;
+  for (int64_t d = 0; d < features; ++d) {
+    const double difference = static_cast<double>(predicted[d]) - static_cast<double>(recorded[d]);
+    sum += static_cast<double>(error.weight[d]) * difference * difference;
+  }
+  return sum / static_cast<double>(features);
+}
+
+template <typename T>
+inline double transition_error(const ErrorView<T>& error, int64_t features, const T* predicted, const T* recorded) {
+  const double e = weighted_error(error, features, predicted, recorded);
+  return error.kind == ErrorKind::robust ? std::log(error.scale_squared + e) : e;
+}
+
+// gradient[d] = factor * derivative of the transition's error in predicted[d]
+template <typename T>
+inline void transition_error_gradient(const ErrorView<T>& error, int64_t features, const T* predicted,
+                                      const T* recorded, double factor, T* gradient) {
+  if (error.kind == ErrorKind::robust) {
+    factor /= error.scale_squared + weighted_error(error, features, predicted, recorded);
+  }
+  factor *= 2.0 / static_cast<double>(features);
+  for (int64_t d = 0; d < features; ++d) {
+    const double difference = static_cast<double>(predicted[d]) - static_cast<double>(recorded[d]);
+    gradient[d] = static_cast<T>(factor * static_cast<double>(error.weight[d]) * difference);
+  }
+}
+
+}  // namespace nri::cpu::NRI_CPU_VARIANT

@@ -1,0 +1,176 @@
+"""Recorded trajectories of many systems, with or without their true graphs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+
+
+@dataclasses.dataclass(frozen=True)
+class TrajectoryData:
+    """Recorded systems of one size, in the units they were recorded in.
+
+    States are kept in double precision so that a normalisation learned from them is exact to the last bits of what the
+    network then sees in single precision (`Normalisation.apply` returns float32).
+
+    Parameters
+    ----------
+    states : Tensor, float64, [systems, steps, entities, features]
+        Any other floating-point tensor is converted.
+    edges : Tensor, uint8, [systems, entities, entities], optional
+        The true types: ``edges[s, i, j]`` is the type of the edge from entity i to entity j. The diagonal is zero.
+    feature_names : tuple of str, [features]
+        ``x, y, z`` are positions and ``vx, vy, vz`` velocities; other names mean nothing to the package.
+    name : str
+        What the data set is called, for instance ``springs5``.
+    split : str
+        ``train``, ``valid``, ``test``, or any other word.
+
+    Raises
+    ------
+    TypeError
+        States or edges that are no tensor of a suitable dtype.
+    ValueError
+        Wrong rank or shape, no systems, NaN or infinite states (system, step, entity and feature are named), a
+        non-zero diagonal.
+    """
+
+    states: torch.Tensor
+    edges: torch.Tensor | None
+    feature_names: tuple[str, ...]
+    name: str = ""
+    split: str = "train"
+
+    def __post_init__(self) -> None:
+        """Check everything that later code relies on."""
+        if not isinstance(self.states, torch.Tensor) or not self.states.is_floating_point():
+            found = self.states.dtype if isinstance(self.states, torch.Tensor) else type(self.states).__name__
+            raise TypeError(f"states: expected a floating-point tensor, got {found}")
+        if self.states.dim() != 4:
+            raise ValueError(
+                "states: expected 4 dimensions [systems, steps, entities, features], "
+                f"got {self.states.dim()} {list(self.states.shape)}"
+            )
+        object.__setattr__(self, "states", self.states.to(torch.float64))
+        object.__setattr__(self, "feature_names", tuple(self.feature_names))
+        if 0 in self.states.shape:
+            raise ValueError(
+                "states: expected at least one system, step, entity and feature, "
+                f"got [systems, steps, entities, features] = {list(self.states.shape)}"
+            )
+        if len(self.feature_names) != self.features or len(set(self.feature_names)) != self.features:
+            raise ValueError(
+                f"feature_names: expected {self.features} different names, one a feature, got {self.feature_names}"
+            )
+        check_finite(self.states, self.feature_names)
+        if self.edges is not None:
+            self._check_edges(self.edges)
+
+    def _check_edges(self, edges: torch.Tensor) -> None:
+        if not isinstance(edges, torch.Tensor) or edges.dtype != torch.uint8:
+            found = edges.dtype if isinstance(edges, torch.Tensor) else type(edges).__name__
+            raise TypeError(f"edges: expected a uint8 tensor, got {found}")
+        expected = [self.systems, self.entities, self.entities]
+        if list(edges.shape) != expected:
+            raise ValueError(f"edges: expected [systems, entities, entities] = {expected}, got {list(edges.shape)}")
+        if bool(torch.diagonal(edges, dim1=1, dim2=2).any()):
+            raise ValueError("edges: expected a zero diagonal (no entity acts on itself), got other types there")
+
+    @property
+    def systems(self) -> int:
+        """Number of systems."""
+        return self.states.shape[0]
+
+    @property
+    def steps(self) -> int:
+        """Number of recorded steps."""
+        return self.states.shape[1]
+
+    @property
+    def entities(self) -> int:
+        """Number of entities in every system."""
+        return self.states.shape[2]
+
+    @property
+    def features(self) -> int:
+        """Number of features of an entity."""
+        return self.states.shape[3]
+
+    def select(self, systems: torch.Tensor) -> TrajectoryData:
+        """Keep some of the systems, in the order given.
+
+        Parameters
+        ----------
+        systems : Tensor, int64, [kept]
+            Indices of the systems to keep.
+
+        Returns
+        -------
+        TrajectoryData
+        """
+        edges = None if self.edges is None else self.edges[systems]
+        return dataclasses.replace(self, states=self.states[systems], edges=edges)
+
+
+def check_finite(states: torch.Tensor, feature_names: tuple[str, ...]) -> None:
+    """Refuse NaN and infinity.
+
+    Parameters
+    ----------
+    states : Tensor, [systems, steps, entities, features]
+    feature_names : tuple of str, [features]
+
+    Raises
+    ------
+    ValueError
+        Names the first offending system, step, entity and feature, and how many values are bad.
+    """
+    finite = torch.isfinite(states)
+    if bool(finite.all()):
+        return
+    bad = torch.nonzero(~finite)
+    system, step, entity, feature = (int(i) for i in bad[0])
+    raise ValueError(
+        f"states: expected finite numbers, got {float(states[system, step, entity, feature])} at system {system}, "
+        f"step {step}, entity {entity}, feature {feature_names[feature]!r} ({len(bad)} bad values in all)"
+    )
+
+
+def hold_out(
+    data: TrajectoryData, fraction: float | None = None, count: int | None = None, seed: int = 0
+) -> tuple[TrajectoryData, TrajectoryData]:
+    """Split by system, at random: no system is in both parts.
+
+    Parameters
+    ----------
+    data : TrajectoryData
+    fraction : float, in (0, 1)
+        Share of the systems to hold out (rounded, at least one). Give this or `count`.
+    count : int
+        How many systems to hold out.
+    seed : int
+        The same seed draws the same systems.
+
+    Returns
+    -------
+    kept, held_out : TrajectoryData
+        Both in the order of `data`.
+
+    Raises
+    ------
+    ValueError
+        Both or neither of `fraction` and `count` given, or one part would be empty.
+    """
+    if (fraction is None) == (count is None):
+        raise ValueError(f"hold_out: expected either fraction or count, got fraction={fraction}, count={count}")
+    if fraction is not None:
+        if not 0 < fraction < 1:
+            raise ValueError(f"fraction: expected a number between 0 and 1, got {fraction}")
+        count = max(1, round(fraction * data.systems))
+    assert count is not None
+    if not 0 < count < data.systems:
+        raise ValueError(f"hold_out: expected 1 to {data.systems - 1} of {data.systems} systems, got {count}")
+    order = np.random.Generator(np.random.Philox(key=seed)).permutation(data.systems)
+    return data.select(torch.from_numpy(np.sort(order[count:]))), data.select(torch.from_numpy(np.sort(order[:count])))

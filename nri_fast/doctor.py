@@ -14,6 +14,15 @@ from typing import Any
 
 REQUIRED = ("matplotlib", "numpy", "safetensors", "scipy", "torch", "tqdm", "tyro")
 OPTIONAL = ("pandas", "pyarrow", "tensorboard", "torch_geometric")
+FACE = (
+    "built_variants",
+    "chosen_variant",
+    "hardware_threads",
+    "cuda_build",
+    "cuda_architectures",
+    "cuda_device_count",
+    "cuda_device_problem",
+)
 REBUILD = "pip install --force-reinstall --no-deps ."
 
 
@@ -83,9 +92,12 @@ def render(facts: dict[str, Any]) -> str:
 def _load_core() -> tuple[ModuleType | None, str | None]:
     """Load the native module, or tell in one line why it cannot be loaded."""
     try:
-        return importlib.import_module("nri_fast._core"), None
+        core = importlib.import_module("nri_fast._core")
     except ImportError as error:
         return None, str(error).partition("\n")[0]
+    if any(not hasattr(core, name) for name in FACE):
+        return None, f"{core.__file__} is of another version than the Python files"
+    return core, None
 
 
 def _version(package: str) -> str | None:

@@ -63,6 +63,14 @@ def test_a_module_that_cannot_be_imported(monkeypatch):
     assert "undefined symbol" in doctor.render(facts)
 
 
+def test_a_module_left_from_another_version(monkeypatch):
+    stale = types.SimpleNamespace(__file__="_core.so", built_variants=list)
+    monkeypatch.setattr(importlib, "import_module", lambda name: stale)
+    facts = doctor.collect()
+    assert facts["native"]["problem"] == "_core.so is of another version than the Python files"
+    assert "pip install" in facts["advice"][0]
+
+
 def test_cuda_kernels_without_a_device(monkeypatch):
     pretend(monkeypatch)
     pretend_torch(monkeypatch, cuda_available=False)

@@ -2,20 +2,21 @@
 // t mod kLanes, a lane takes its tiles in order and sums them in its own array, and the lanes are added in order.
 #pragma once
 
+#include <algorithm>
 #include <functional>
+#include <vector>
 
-#include "cpu/mlp.h"
+#include "cpu/simd.h"
 #include "cpu/thread_pool.h"
 
 namespace nri::cpu::NRI_CPU_VARIANT {
 
 constexpr int64_t kGradientLanes = 32;
 
-// run(tile, gradients) adds tile's gradient to `gradients` (padded layout). parameter_gradient: [P], overwritten.
+// run(tile, gradients) adds tile's gradient to `gradients` [size]; returns the sum over all tiles.
 template <typename T>
-void sum_gradients(const PackedLibrary<T>& library, int threads, int64_t tiles,
-                   const std::function<void(int64_t tile, T* gradients)>& run, T* parameter_gradient) {
-  const int64_t size = library.gradient_size;
+std::vector<T> sum_gradients(int64_t size, int threads, int64_t tiles,
+                             const std::function<void(int64_t tile, T* gradients)>& run) {
   const int64_t lanes = std::min(tiles, kGradientLanes);
   std::vector<std::vector<T>> sums(lanes);
   parallel_for(threads, lanes, [&](int64_t lane, int) {
@@ -26,7 +27,7 @@ void sum_gradients(const PackedLibrary<T>& library, int threads, int64_t tiles,
   for (const std::vector<T>& lane : sums) {
     for (int64_t i = 0; i < size; ++i) total[i] += lane[i];
   }
-  library.unpad(total.data(), parameter_gradient);
+  return total;
 }
 
 }  // namespace nri::cpu::NRI_CPU_VARIANT

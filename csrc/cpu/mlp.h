@@ -87,16 +87,17 @@ struct Mlp {
   }
 
   // gradient[l] holds room for the gradient of layer l's output; gradient[last] comes filled, with the ReLU's mask
-  // already applied. Adds to `gradients`; input_gradient may be null.
+  // already applied. Adds to `gradients`. input_gradient may be null; input_mask, the input itself where that came out
+  // of a ReLU, is applied to it.
   void backward(const T* input, int64_t rows, const T* const* activation, T* const* gradient, T* input_gradient,
-                T* gradients) const {
+                const T* input_mask, T* gradients) const {
     for (size_t l = layers.size(); l-- > 0;) {
       const T* into = l ? activation[l - 1] : input;
       layers[l].add_gradient(into, gradient[l], rows, gradients);
       if (l) {
         layers[l].apply_backward(gradient[l], rows, activation[l - 1], gradient[l - 1]);
       } else if (input_gradient) {
-        layers[l].apply_backward(gradient[l], rows, nullptr, input_gradient);
+        layers[l].apply_backward(gradient[l], rows, input_mask, input_gradient);
       }
     }
   }
@@ -107,6 +108,33 @@ struct Mlp {
     return width;
   }
 };
+
+// Appends layers first .. last - 1 of a module to `module`; returns the parameters behind them.
+template <typename T>
+const T* pack_layers(Mlp<T>& module, const int64_t* sizes, int64_t first, int64_t last, const T* parameters,
+                     bool with_backward, int64_t* gradient_size) {
+  for (int64_t l = first; l < last; ++l) {
+    const int64_t in = sizes[l], out = sizes[l + 1];
+    module.layers.emplace_back(parameters, in, parameters + out * in, in, out, with_backward, *gradient_size);
+    *gradient_size += out * padded<T>(in) + padded<T>(out);
+    parameters += out * in + out;
+  }
+  return parameters;
+}
+
+// Copies the modules' padded gradients into the layout of LibraryView::parameters; returns the end of what it wrote.
+template <typename T>
+T* unpad_gradient(const Mlp<T>& module, const T* gradients, T* parameters) {
+  for (const Layer<T>& layer : module.layers) {
+    for (int64_t o = 0; o < layer.out; ++o) {
+      const T* row = gradients + layer.gradient + o * padded<T>(layer.in);
+      parameters = std::copy(row, row + layer.in, parameters);
+    }
+    const T* bias = gradients + layer.bias_gradient();
+    parameters = std::copy(bias, bias + layer.out, parameters);
+  }
+  return parameters;
+}
 
 // All modules of a library.
 template <typename T>
@@ -120,51 +148,19 @@ struct PackedLibrary {
       : features(library.features), message(library.message()), edge(library.edge_types), node(library.node_types) {
     const T* parameters = library.parameters;
     for (int64_t k = library.first_type(); k < library.edge_types; ++k) {
-      parameters = add(edge[k], library.edge_layers, library.edge_sizes, parameters, with_backward);
       edge[k].relu_last = true;
+      parameters =
+          pack_layers(edge[k], library.edge_sizes, 0, library.edge_layers, parameters, with_backward, &gradient_size);
     }
     for (Mlp<T>& module : node) {
-      parameters = add(module, library.node_layers, library.node_sizes, parameters, with_backward);
+      parameters =
+          pack_layers(module, library.node_sizes, 0, library.node_layers, parameters, with_backward, &gradient_size);
     }
   }
 
-  // Writes padded gradients in the layout of LibraryView::parameters.
   void unpad(const T* gradients, T* parameters) const {
-    for (const std::vector<Mlp<T>>* modules : {&edge, &node}) {
-      for (const Mlp<T>& module : *modules) {
-        for (const Layer<T>& layer : module.layers) {
-          for (int64_t o = 0; o < layer.out; ++o) {
-            const T* row = gradients + layer.gradient + o * padded<T>(layer.in);
-            parameters = std::copy(row, row + layer.in, parameters);
-          }
-          const T* bias = gradients + layer.bias_gradient();
-          parameters = std::copy(bias, bias + layer.out, parameters);
-        }
-      }
-    }
-  }
-
- private:
-  const T* add(Mlp<T>& module, int64_t layers, const int64_t* sizes, const T* parameters, bool with_backward) {
-    for (int64_t l = 0; l < layers; ++l) {
-      const int64_t in = sizes[l], out = sizes[l + 1];
-      module.layers.emplace_back(parameters, in, parameters + out * in, in, out, with_backward, gradient_size);
-      gradient_size += out * padded<T>(in) + padded<T>(out);
-      parameters += out * in + out;
-    }
-    return parameters;
-  }
-};
-
-// Two buffers that a forward pass alternates between, as the `activation` list of Mlp::forward.
-template <typename T>
-struct PingPong {
-  T* buffers[2];
-  std::vector<T*> list;
-
-  PingPong(Arena& arena, int64_t rows, int64_t width, size_t layers)
-      : buffers{arena.take<T>(rows * width), arena.take<T>(rows * width)}, list(layers) {
-    for (size_t l = 0; l < layers; ++l) list[l] = buffers[l % 2];
+    for (const Mlp<T>& module : edge) parameters = unpad_gradient(module, gradients, parameters);
+    for (const Mlp<T>& module : node) parameters = unpad_gradient(module, gradients, parameters);
   }
 };
 

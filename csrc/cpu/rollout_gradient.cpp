@@ -32,7 +32,8 @@ void message_passing_step_backward(const PackedLibrary<T>& library, const Wiring
     const int64_t first = wiring.node_group[m], rows = wiring.node_group[m + 1] - first;
     if (rows == 0) continue;
     library.node[m].backward(kept.node.input + first * node_stride, rows, kept.node.from_row(first).data(),
-                             room.node.from_row(first).data(), room.node.input + first * node_stride, parameters);
+                             room.node.from_row(first).data(), room.node.input + first * node_stride, nullptr,
+                             parameters);
   }
   for (int64_t v = 0; v < wiring.nodes; ++v) {
     const T* own = room.node.input + wiring.node_row[v] * node_stride + message;
@@ -55,7 +56,7 @@ void message_passing_step_backward(const PackedLibrary<T>& library, const Wiring
       std::fill_n(pairs, rows * pair_stride, T(0));
     } else if (rows) {
       library.edge[k].backward(kept.edge.input + first * pair_stride, rows, kept.edge.from_row(first).data(),
-                               room.edge.from_row(first).data(), pairs, parameters);
+                               room.edge.from_row(first).data(), pairs, nullptr, parameters);
     }
   }
   for (int64_t v = 0; v < wiring.nodes; ++v) {
@@ -178,10 +179,10 @@ void rollout_gradient_variant(const RolloutProblem<T>& problem, const uint8_t* e
   // The cut into tiles decides the order of summation, so it looks at the batch alone.
   const std::vector<int64_t> bounds =
       cut_into_tiles(graph, segments, rollouts, std::min<int64_t>(tile_rows(library), 128));
-  sum_gradients<T>(
-      library, execution.threads, static_cast<int64_t>(bounds.size()) - 1,
-      [&](int64_t tile, T* parameters) { call.run_tile(bounds[tile], bounds[tile + 1] - bounds[tile], parameters); },
-      parameter_gradient);
+  const std::vector<T> total = sum_gradients<T>(
+      library.gradient_size, execution.threads, static_cast<int64_t>(bounds.size()) - 1,
+      [&](int64_t tile, T* parameters) { call.run_tile(bounds[tile], bounds[tile + 1] - bounds[tile], parameters); });
+  library.unpad(total.data(), parameter_gradient);
 
   for (int64_t s = 0; state_gradient && s < segments.count; ++s) {
     for (int64_t b = 0; b < graph.systems; ++b) {
@@ -193,11 +194,11 @@ void rollout_gradient_variant(const RolloutProblem<T>& problem, const uint8_t* e
     }
   }
   if (!energy) return;
-  std::vector<double> total(graph.systems, 0.0);
-  for (size_t i = 0; i < rollouts.size(); ++i) total[rollouts[i].system] += sums[i];
+  std::vector<double> errors(graph.systems, 0.0);
+  for (size_t i = 0; i < rollouts.size(); ++i) errors[rollouts[i].system] += sums[i];
   for (int64_t b = 0; b < graph.systems; ++b) {
     const int64_t entities = graph.node_offset[b + 1] - graph.node_offset[b];
-    energy[b] = static_cast<T>(total[b] / static_cast<double>((problem.trajectories.steps - 1) * entities));
+    energy[b] = static_cast<T>(errors[b] / static_cast<double>((problem.trajectories.steps - 1) * entities));
   }
 }
 

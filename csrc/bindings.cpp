@@ -1,0 +1,309 @@
+// The only file that sees Python. Functions take addresses and sizes as integers; nri_fast/ops.py is the only caller,
+// has checked them, and keeps the memory alive. The interpreter lock is released while an operation runs.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "common/philox.h"
+#include "common/portable_math.h"
+#include "ops/anneal.h"
+#include "ops/heat_bath.h"
+#include "ops/machine.h"
+#include "ops/rollout_energy.h"
+#include "ops/rollout_gradient.h"
+#include "ops/simulate.h"
+
+namespace py = pybind11;
+using py::arg;
+
+namespace {
+
+using Address = uintptr_t;
+
+template <typename T>
+T* at(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// Where to run: the backend, and its Execution.
+struct Place {
+  bool cuda;
+  nri::Execution execution;
+};
+
+// A library without its weights.
+struct Layout {
+  int64_t features, edge_types, node_types;
+  bool silent;
+  std::vector<int64_t> edge_sizes, node_sizes;
+
+  template <typename T>
+  nri::LibraryView<T> with(Address parameters) const {
+    return {features,
+            edge_types,
+            node_types,
+            silent,
+            static_cast<int64_t>(edge_sizes.size()) - 1,
+            edge_sizes.data(),
+            static_cast<int64_t>(node_sizes.size()) - 1,
+            node_sizes.data(),
+            at<const T>(parameters)};
+  }
+};
+
+struct ErrorMeasure {
+  bool robust;
+  double scale_squared;
+  Address weight;
+
+  template <typename T>
+  nri::ErrorView<T> view() const {
+    return {robust ? nri::ErrorKind::robust : nri::ErrorKind::squared, scale_squared, at<const T>(weight)};
+  }
+};
+
+struct Trajectories {
+  int64_t steps;
+  Address states;
+
+  template <typename T>
+  nri::TrajectoryView<T> view() const {
+    return {steps, at<const T>(states)};
+  }
+};
+
+// Calls body(T{}) with the scalar type of the call's tensors.
+template <typename Body>
+void in_precision(bool float64, const Body& body) {
+  const py::gil_scoped_release unlocked;
+  float64 ? body(double{}) : body(float{});
+}
+
+#define NRI_ON(place, call) ((place).cuda ? nri::cuda::call : nri::cpu::call)
+
+void rollout_energy(const Place& place, bool float64, const Layout& layout, Address parameters,
+                    const nri::GraphView& graph, const Trajectories& trajectories, const ErrorMeasure& error,
+                    int64_t rollout, Address node_types, int64_t structures, Address edge_types, Address energy) {
+  in_precision(float64, [&](auto scalar) {
+    using T = decltype(scalar);
+    const nri::RolloutProblem<T> problem{
+        layout.with<T>(parameters),   graph, trajectories.view<T>(), error.view<T>(), rollout,
+        at<const uint8_t>(node_types)};
+    NRI_ON(place, rollout_energy(problem, structures, at<const uint8_t>(edge_types), at<T>(energy), place.execution));
+  });
+}
+
+void rollout_gradient(const Place& place, bool float64, const Layout& layout, Address parameters,
+                      const nri::GraphView& graph, const Trajectories& trajectories, const ErrorMeasure& error,
+                      int64_t rollout, Address node_types, Address edge_types, Address cotangent, Address energy,
+                      Address parameter_gradient, Address state_gradient) {
+  in_precision(float64, [&](auto scalar) {
+    using T = decltype(scalar);
+    const nri::RolloutProblem<T> problem{
+        layout.with<T>(parameters),   graph, trajectories.view<T>(), error.view<T>(), rollout,
+        at<const uint8_t>(node_types)};
+    NRI_ON(place, rollout_gradient(problem, at<const uint8_t>(edge_types), at<const T>(cotangent), at<T>(energy),
+                                   at<T>(parameter_gradient), at<T>(state_gradient), place.execution));
+  });
+}
+
+void forecast(const Place& place, bool float64, const Layout& layout, Address parameters, const nri::GraphView& graph,
+              Address initial, int64_t horizon, Address edge_types, Address node_types, Address states) {
+  in_precision(float64, [&](auto scalar) {
+    using T = decltype(scalar);
+    const nri::ForecastProblem<T> problem{layout.with<T>(parameters),    graph,
+                                          at<const T>(initial),          horizon,
+                                          at<const uint8_t>(edge_types), at<const uint8_t>(node_types)};
+    NRI_ON(place, forecast(problem, at<T>(states), place.execution));
+  });
+}
+
+// Scores when `cotangent` is null, otherwise their gradient; `output` is scores or parameter gradient.
+void heat_bath(const Place& place, bool float64, const Layout& layout, Address parameters, const nri::GraphView& graph,
+               const Trajectories& trajectories, const ErrorMeasure& error, bool conditionals, int64_t transitions,
+               Address start, Address node_types, Address edge_types, Address row_offset, Address cotangent,
+               Address output) {
+  in_precision(float64, [&](auto scalar) {
+    using T = decltype(scalar);
+    const nri::HeatBathProblem<T> problem{layout.with<T>(parameters),
+                                          graph,
+                                          trajectories.view<T>(),
+                                          error.view<T>(),
+                                          conditionals ? nri::HeatBathRows::conditionals : nri::HeatBathRows::blocks,
+                                          transitions,
+                                          at<const int64_t>(start),
+                                          at<const uint8_t>(node_types),
+                                          at<const uint8_t>(edge_types),
+                                          at<const int64_t>(row_offset)};
+    if (cotangent) {
+      NRI_ON(place, heat_bath_gradient(problem, at<const T>(cotangent), at<T>(output), place.execution));
+    } else {
+      NRI_ON(place, heat_bath_scores(problem, at<T>(output), place.execution));
+    }
+  });
+}
+
+nri::DrawView draws(uint64_t seed, int64_t step, Address system_ids) {
+  return {seed, step, at<const int64_t>(system_ids)};
+}
+
+void metropolis_propose(const Place& place, const nri::GraphView& graph, uint64_t seed, int64_t step,
+                        Address system_ids, int64_t edge_type_count, int64_t node_type_count, Address edge_types,
+                        Address node_types, Address proposed_edge_types, Address proposed_node_types) {
+  const py::gil_scoped_release unlocked;
+  NRI_ON(place,
+         metropolis_propose(graph, draws(seed, step, system_ids), edge_type_count, node_type_count,
+                            at<const uint8_t>(edge_types), at<const uint8_t>(node_types),
+                            at<uint8_t>(proposed_edge_types), at<uint8_t>(proposed_node_types), place.execution));
+}
+
+void metropolis_decide(const Place& place, bool float64, const nri::GraphView& graph, uint64_t seed, int64_t step,
+                       Address system_ids, Address temperature, Address proposed_energy, Address proposed_edge_types,
+                       Address proposed_node_types, Address energy, Address edge_types, Address node_types,
+                       Address counts) {
+  in_precision(float64, [&](auto scalar) {
+    using T = decltype(scalar);
+    NRI_ON(place, metropolis_decide(graph, draws(seed, step, system_ids), at<const T>(temperature),
+                                    at<const T>(proposed_energy), at<const uint8_t>(proposed_edge_types),
+                                    at<const uint8_t>(proposed_node_types), at<T>(energy), at<uint8_t>(edge_types),
+                                    at<uint8_t>(node_types), at<int64_t>(counts), place.execution));
+  });
+}
+
+void heat_bath_sample(const Place& place, bool float64, const nri::GraphView& graph, uint64_t seed, int64_t step,
+                      Address system_ids, int64_t edge_type_count, bool conditionals, Address row_offset,
+                      Address scores, double temperature, Address edge_types) {
+  in_precision(float64, [&](auto scalar) {
+    using T = decltype(scalar);
+    NRI_ON(place, heat_bath_sample(graph, draws(seed, step, system_ids), edge_type_count, conditionals,
+                                   at<const int64_t>(row_offset), at<const T>(scores), temperature,
+                                   at<uint8_t>(edge_types), place.execution));
+  });
+}
+
+void responsibilities(const Place& place, bool float64, int64_t receivers, Address row_offset, int64_t group,
+                      Address scores, double temperature, Address weights) {
+  in_precision(float64, [&](auto scalar) {
+    using T = decltype(scalar);
+    NRI_ON(place, responsibilities(receivers, at<const int64_t>(row_offset), group, at<const T>(scores), temperature,
+                                   at<T>(weights), place.execution));
+  });
+}
+
+void simulate(const Place& place, int kind, int64_t systems, int64_t entities, int64_t steps, uint64_t seed, int split,
+              int64_t first_system, Address states, Address edges) {
+  const py::gil_scoped_release unlocked;
+  const auto stream =
+      static_cast<nri::Stream>(static_cast<uint32_t>(nri::Stream::simulate_train) + static_cast<uint32_t>(split));
+  const nri::SimulateProblem problem{
+      static_cast<nri::SimulatorKind>(kind), systems, entities, steps, seed, stream, first_system};
+  NRI_ON(place, simulate(problem, at<double>(states), at<uint8_t>(edges), place.execution));
+}
+
+const char* cuda_build() {
+  switch (nri::cuda::build()) {
+    case nri::cuda::Build::device:
+      return "device";
+    case nri::cuda::Build::emulated:
+      return "emulated";
+    default:
+      return "none";
+  }
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "Kernels of nri_fast: addresses in, addresses out. Use nri_fast.ops or the functions above it.";
+
+  py::class_<Place>(m, "Place")
+      .def(py::init([](bool cuda, int threads, int ordinal, Address stream) {
+             return Place{cuda, {threads, ordinal, at<void>(stream)}};
+           }),
+           arg("cuda"), arg("threads"), arg("ordinal"), arg("stream"));
+  py::class_<Layout>(m, "Layout")
+      .def(py::init([](int64_t features, int64_t edge_types, int64_t node_types, bool silent,
+                       std::vector<int64_t> edge_sizes, std::vector<int64_t> node_sizes) {
+             return Layout{features, edge_types, node_types, silent, std::move(edge_sizes), std::move(node_sizes)};
+           }),
+           arg("features"), arg("edge_types"), arg("node_types"), arg("silent"), arg("edge_sizes"), arg("node_sizes"));
+  py::class_<nri::GraphView>(m, "Graph")
+      .def(py::init([](int64_t systems, int64_t nodes, int64_t edges, Address node_offset, Address in_offset,
+                       Address sender, Address receiver, Address host_node_offset, Address host_edge_offset) {
+             return nri::GraphView{systems,
+                                   nodes,
+                                   edges,
+                                   at<const int64_t>(node_offset),
+                                   at<const int64_t>(in_offset),
+                                   at<const int64_t>(sender),
+                                   at<const int64_t>(receiver),
+                                   at<const int64_t>(host_node_offset),
+                                   at<const int64_t>(host_edge_offset)};
+           }),
+           arg("systems"), arg("nodes"), arg("edges"), arg("node_offset"), arg("in_offset"), arg("sender"),
+           arg("receiver"), arg("host_node_offset"), arg("host_edge_offset"));
+  py::class_<Trajectories>(m, "Trajectories")
+      .def(py::init([](int64_t steps, Address states) { return Trajectories{steps, states}; }), arg("steps"),
+           arg("states"));
+  py::class_<ErrorMeasure>(m, "ErrorMeasure")
+      .def(py::init([](bool robust, double scale_squared, Address weight) {
+             return ErrorMeasure{robust, scale_squared, weight};
+           }),
+           arg("robust"), arg("scale_squared"), arg("weight"));
+
+  m.def("rollout_energy", &rollout_energy, arg("place"), arg("float64"), arg("layout"), arg("parameters"), arg("graph"),
+        arg("trajectories"), arg("error"), arg("rollout"), arg("node_types"), arg("structures"), arg("edge_types"),
+        arg("energy"));
+  m.def("rollout_gradient", &rollout_gradient, arg("place"), arg("float64"), arg("layout"), arg("parameters"),
+        arg("graph"), arg("trajectories"), arg("error"), arg("rollout"), arg("node_types"), arg("edge_types"),
+        arg("cotangent"), arg("energy"), arg("parameter_gradient"), arg("state_gradient"));
+  m.def("forecast", &forecast, arg("place"), arg("float64"), arg("layout"), arg("parameters"), arg("graph"),
+        arg("initial"), arg("horizon"), arg("edge_types"), arg("node_types"), arg("states"));
+  m.def("heat_bath", &heat_bath, arg("place"), arg("float64"), arg("layout"), arg("parameters"), arg("graph"),
+        arg("trajectories"), arg("error"), arg("conditionals"), arg("transitions"), arg("start"), arg("node_types"),
+        arg("edge_types"), arg("row_offset"), arg("cotangent"), arg("output"));
+  m.def("metropolis_propose", &metropolis_propose, arg("place"), arg("graph"), arg("seed"), arg("step"),
+        arg("system_ids"), arg("edge_type_count"), arg("node_type_count"), arg("edge_types"), arg("node_types"),
+        arg("proposed_edge_types"), arg("proposed_node_types"));
+  m.def("metropolis_decide", &metropolis_decide, arg("place"), arg("float64"), arg("graph"), arg("seed"), arg("step"),
+        arg("system_ids"), arg("temperature"), arg("proposed_energy"), arg("proposed_edge_types"),
+        arg("proposed_node_types"), arg("energy"), arg("edge_types"), arg("node_types"), arg("counts"));
+  m.def("heat_bath_sample", &heat_bath_sample, arg("place"), arg("float64"), arg("graph"), arg("seed"), arg("step"),
+        arg("system_ids"), arg("edge_type_count"), arg("conditionals"), arg("row_offset"), arg("scores"),
+        arg("temperature"), arg("edge_types"));
+  m.def("responsibilities", &responsibilities, arg("place"), arg("float64"), arg("receivers"), arg("row_offset"),
+        arg("group"), arg("scores"), arg("temperature"), arg("weights"));
+  m.def("simulate", &simulate, arg("place"), arg("kind"), arg("systems"), arg("entities"), arg("steps"), arg("seed"),
+        arg("split"), arg("first_system"), arg("states"), arg("edges"));
+
+  m.def("built_variants", &nri::cpu::built_variants);
+  m.def("chosen_variant", &nri::cpu::chosen_variant);
+  m.def("hardware_threads", &nri::cpu::hardware_threads);
+  m.def("cuda_build", &cuda_build);
+  m.def("cuda_architectures", &nri::cuda::architectures);
+  m.def("cuda_device_count", &nri::cuda::device_count);
+  m.def("cuda_device_problem", &nri::cuda::device_problem);
+
+  // The shared arithmetic, open to tests.
+  m.def("portable_exp", py::vectorize([](double x) { return nri::portable_exp(x); }), arg("x"));
+  m.def("portable_log", py::vectorize([](double x) { return nri::portable_log(x); }), arg("x"));
+  m.def("portable_sin", py::vectorize([](double x) {
+          double sine, cosine;
+          nri::portable_sincos(x, &sine, &cosine);
+          return sine;
+        }),
+        arg("x"));
+  m.def("portable_cos", py::vectorize([](double x) {
+          double sine, cosine;
+          nri::portable_sincos(x, &sine, &cosine);
+          return cosine;
+        }),
+        arg("x"));
+  m.def(
+      "philox4x32_10",
+      [](std::array<uint32_t, 4> counter, uint64_t key) {
+        const nri::Philox4 bits = nri::philox4x32_10({counter[0], counter[1], counter[2], counter[3]}, key);
+        return std::array<uint32_t, 4>{bits.x, bits.y, bits.z, bits.w};
+      },
+      arg("counter"), arg("key"));
+}

@@ -1,0 +1,136 @@
+// Picks the kernels compiled for this processor, once, and forwards every call to them.
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cpu/variants.h"
+#include "ops/heat_bath.h"
+#include "ops/machine.h"
+#include "ops/rollout_gradient.h"
+
+namespace nri::cpu {
+
+#define NRI_DECLARE_KERNELS(T)                                                                             \
+  void rollout_energy(const RolloutProblem<T>&, int64_t, const uint8_t*, T*, const Execution&);            \
+  void forecast(const ForecastProblem<T>&, T*, const Execution&);                                          \
+  void rollout_gradient(const RolloutProblem<T>&, const uint8_t*, const T*, T*, T*, T*, const Execution&); \
+  void heat_bath_scores(const HeatBathProblem<T>&, T*, const Execution&);                                  \
+  void heat_bath_gradient(const HeatBathProblem<T>&, const T*, T*, const Execution&);
+#define NRI_DECLARE_VARIANT(variant) \
+  namespace variant {                \
+  NRI_DECLARE_KERNELS(float)         \
+  NRI_DECLARE_KERNELS(double)        \
+  }
+NRI_FOR_EACH_VARIANT(NRI_DECLARE_VARIANT)
+
+namespace {
+
+struct Variant {
+  const char* name;
+  bool (*runs_here)();
+};
+
+// Best first.
+const std::vector<Variant>& variants() {
+  static const std::vector<Variant> list{
+#if defined(NRI_HAVE_AVX512)
+      {"avx512",
+       [] {
+         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                __builtin_cpu_supports("fma");
+       }},
+#endif
+#if defined(NRI_HAVE_AVX2)
+      {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
+#endif
+      {"generic", [] { return true; }},
+  };
+  return list;
+}
+
+std::string choose() {
+  const char* wish = std::getenv("NRI_FAST_CPU_VARIANT");
+  for (const Variant& variant : variants()) {
+    if (wish && *wish && std::string(wish) != variant.name) continue;
+    if (variant.runs_here()) return variant.name;
+    if (wish && *wish) {
+      throw std::runtime_error(std::string("NRI_FAST_CPU_VARIANT=") + wish + ": this processor lacks its instructions");
+    }
+  }
+  throw std::runtime_error(std::string("NRI_FAST_CPU_VARIANT=") + wish + ": no such variant was built");
+}
+
+}  // namespace
+
+std::vector<std::string> built_variants() {
+  std::vector<std::string> names;
+  for (const Variant& variant : variants()) names.emplace_back(variant.name);
+  return names;
+}
+
+std::string chosen_variant() {
+  static const std::string name = choose();
+  return name;
+}
+
+namespace {
+
+enum class Chosen { generic, avx2, avx512 };
+
+Chosen chosen() {
+  static const Chosen value = chosen_variant() == "avx512" ? Chosen::avx512
+                              : chosen_variant() == "avx2" ? Chosen::avx2
+                                                           : Chosen::generic;
+  return value;
+}
+
+}  // namespace
+
+#if defined(NRI_HAVE_AVX512)
+#define NRI_AVX512_CASE(call) \
+  case Chosen::avx512:        \
+    return avx512::call;
+#else
+#define NRI_AVX512_CASE(call)
+#endif
+#if defined(NRI_HAVE_AVX2)
+#define NRI_AVX2_CASE(call) \
+  case Chosen::avx2:        \
+    return avx2::call;
+#else
+#define NRI_AVX2_CASE(call)
+#endif
+#define NRI_DISPATCH(call)  \
+  switch (chosen()) {       \
+    NRI_AVX512_CASE(call)   \
+    NRI_AVX2_CASE(call)     \
+    default:                \
+      return generic::call; \
+  }
+
+#define NRI_DEFINE_KERNELS(T)                                                                                       \
+  void rollout_energy(const RolloutProblem<T>& problem, int64_t structures, const uint8_t* edge_types, T* energy,   \
+                      const Execution& execution) {                                                                 \
+    NRI_DISPATCH(rollout_energy(problem, structures, edge_types, energy, execution))                                \
+  }                                                                                                                 \
+  void forecast(const ForecastProblem<T>& problem, T* states, const Execution& execution) {                         \
+    NRI_DISPATCH(forecast(problem, states, execution))                                                              \
+  }                                                                                                                 \
+  void rollout_gradient(const RolloutProblem<T>& problem, const uint8_t* edge_types, const T* cotangent, T* energy, \
+                        T* parameter_gradient, T* state_gradient, const Execution& execution) {                     \
+    NRI_DISPATCH(                                                                                                   \
+        rollout_gradient(problem, edge_types, cotangent, energy, parameter_gradient, state_gradient, execution))    \
+  }                                                                                                                 \
+  void heat_bath_scores(const HeatBathProblem<T>& problem, T* scores, const Execution& execution) {                 \
+    NRI_DISPATCH(heat_bath_scores(problem, scores, execution))                                                      \
+  }                                                                                                                 \
+  void heat_bath_gradient(const HeatBathProblem<T>& problem, const T* cotangent, T* parameter_gradient,             \
+                          const Execution& execution) {                                                             \
+    NRI_DISPATCH(heat_bath_gradient(problem, cotangent, parameter_gradient, execution))                             \
+  }
+NRI_DEFINE_KERNELS(float)
+NRI_DEFINE_KERNELS(double)
+
+}  // namespace nri::cpu

@@ -1,0 +1,227 @@
+#include "cpu/gradient_lanes.h"
+#include "cpu/heat_bath_messages.h"
+#include "cpu/transition_error.h"
+#include "ops/heat_bath.h"
+
+namespace nri::cpu::NRI_CPU_VARIANT {
+namespace {
+
+// A row whose cotangent is not zero.
+struct ActiveRow {
+  int64_t receiver;    // number in the group
+  int64_t first_edge;  // number in the group of the receiver's first incoming edge
+  int64_t degree;
+  const int64_t* types;  // [degree] the assignment
+  double cotangent;
+};
+
+template <typename T>
+std::vector<ActiveRow> active_rows(Arena& arena, const HeatBathProblem<T>& problem, const ReceiverGroup& group,
+                                   const T* cotangent) {
+  std::vector<ActiveRow> rows;
+  for (int64_t v = group.first_node; v < group.last_node; ++v) {
+    Assignments<T> assignment(problem, v);
+    const int64_t degree = static_cast<int64_t>(assignment.types.size());
+    for (int64_t a = 0; a < assignment.rows(); ++a) {
+      const T weight = cotangent[problem.row_offset[v] + a];
+      if (weight == T(0)) continue;
+      assignment.jump(a);
+      int64_t* types = arena.take<int64_t>(degree);
+      std::copy_n(assignment.types.data(), degree, types);
+      rows.push_back({v - group.first_node, problem.graph.in_offset[v] - group.first_edge, degree, types,
+                      static_cast<double>(weight)});
+    }
+  }
+  return rows;
+}
+
+// Which (type, edge) pairs the active rows read: [K, edges of the group].
+template <typename T>
+const uint8_t* pairs_read(Arena& arena, const HeatBathProblem<T>& problem, const ReceiverGroup& group,
+                          const std::vector<ActiveRow>& rows) {
+  const int64_t edges = group.edges(), pairs = edges * problem.library.edge_types;
+  uint8_t* read = arena.take<uint8_t>(pairs);
+  std::fill_n(read, pairs, uint8_t{0});
+  for (const ActiveRow& row : rows) {
+    for (int64_t i = 0; i < row.degree; ++i) read[row.types[i] * edges + row.first_edge + i] = 1;
+  }
+  return read;
+}
+
+// The gradient of one group's weighted scores. Rows run forwards and backwards in blocks; what they send back to the
+// projected messages and to the entities' own part is summed over a chunk of transitions and then taken through the
+// edge modules at once.
+template <typename T>
+class GroupGradient {
+ public:
+  GroupGradient(const HeatBathProblem<T>& problem, const SplitLibrary<T>& library, const ReceiverGroup& group,
+                const T* cotangent)
+      : arena_(worker_arena()),
+        problem_(problem),
+        library_(library),
+        group_(group),
+        module_(library.node[group.node_type]),
+        width_(padded<T>(module_.first_width())),
+        state_width_(padded<T>(library.features)),
+        chunk_(std::min(problem.transitions, transitions_in_chunk<T>(group))),
+        rows_(active_rows(arena_, problem, group, cotangent)),
+        table_(arena_, problem, library, group, pairs_read(arena_, problem, group, rows_), chunk_, true) {
+    const int64_t entities = chunk_ * group.receivers();
+    state_ = arena_.take<T>(entities * state_width_);
+    own_ = arena_.take<T>(entities * width_);
+    own_gradient_ = arena_.take<T>(entities * width_);
+    for (size_t k = 0; k < table_.types.size(); ++k) {
+      const int64_t messages = table_.types[k].wanted * chunk_;
+      projection_gradient_.push_back(arena_.take<T>(messages * width_));
+      layer_gradient_.emplace_back();
+      for (const Layer<T>& layer : library.edge[k].layers) {
+        layer_gradient_.back().push_back(arena_.take<T>(messages * padded<T>(layer.out)));
+      }
+    }
+    z_ = arena_.take<T>(kNodeRows * width_);
+    z_gradient_ = arena_.take<T>(kNodeRows * width_);
+    for (const Layer<T>& layer : module_.rest.layers) {
+      output_.push_back(arena_.take<T>(kNodeRows * padded<T>(layer.out)));
+      output_gradient_.push_back(arena_.take<T>(kNodeRows * padded<T>(layer.out)));
+    }
+  }
+
+  void add_to(T* gradients) {
+    for (int64_t first = 0; !rows_.empty() && first < problem_.transitions; first += chunk_) {
+      const int64_t count = std::min(chunk_, problem_.transitions - first);
+      start_chunk(first, count);
+      for (int64_t t = 0; t < count; ++t) {
+        for (const ActiveRow& row : rows_) {
+          add_row(row, t, first + t);
+          if (waiting_ == kNodeRows) run_block(gradients);
+        }
+      }
+      run_block(gradients);
+      module_.own.add_gradient(state_, own_gradient_, count * group_.receivers(), gradients);
+      messages_backward(count, gradients);
+    }
+  }
+
+ private:
+  // A row in the block: whom it belongs to, and the transition it predicts.
+  struct Waiting {
+    const ActiveRow* row;
+    int64_t transition;  // in the chunk
+    const T *before, *after;
+  };
+
+  void start_chunk(int64_t first, int64_t count) {
+    const int64_t features = library_.features;
+    table_.run(first, count);
+    for (int64_t t = 0; t < count; ++t) {
+      const T* states = table_.state_before(first + t) + (group_.first_node - table_.node_base()) * features;
+      for (int64_t j = 0; j < group_.receivers(); ++j) {
+        std::copy_n(states + j * features, features, state_ + (t * group_.receivers() + j) * state_width_);
+      }
+    }
+    module_.own.apply(state_, count * group_.receivers(), own_, false);
+    std::fill_n(own_gradient_, count * group_.receivers() * width_, T(0));
+    for (size_t k = 0; k < table_.types.size(); ++k) {
+      std::fill_n(projection_gradient_[k], table_.types[k].wanted * count * width_, T(0));
+    }
+  }
+
+  void add_row(const ActiveRow& row, int64_t t, int64_t transition) {
+    T* z = z_ + waiting_ * width_;
+    std::copy_n(own_ + (t * group_.receivers() + row.receiver) * width_, width_, z);
+    for (int64_t i = 0; i < row.degree; ++i) {
+      const T* message = table_.projection(row.types[i], row.first_edge + i, t);
+      for (int64_t h = 0; message && h < width_; ++h) z[h] += message[h];
+    }
+    for (int64_t h = 0; !module_.rest.layers.empty() && h < width_; ++h) z[h] = z[h] < T(0) ? T(0) : z[h];
+    const int64_t offset = (group_.first_node + row.receiver - table_.node_base()) * library_.features;
+    block_[waiting_++] = {&row, t, table_.state_before(transition) + offset, table_.state_after(transition) + offset};
+  }
+
+  void run_block(T* gradients) {
+    const int64_t features = library_.features;
+    const Mlp<T>& rest = module_.rest;
+    rest.forward(z_, waiting_, output_.data());
+    const T* change = output_.empty() ? z_ : output_.back();
+    T* change_gradient = output_.empty() ? z_gradient_ : output_gradient_.back();
+    const int64_t stride = output_.empty() ? width_ : state_width_;
+    std::vector<T> predicted(features);
+    for (int64_t i = 0; i < waiting_; ++i) {
+      for (int64_t d = 0; d < features; ++d) predicted[d] = block_[i].before[d] + change[i * stride + d];
+      const double factor = block_[i].row->cotangent / static_cast<double>(problem_.transitions);
+      transition_error_gradient(problem_.error, features, predicted.data(), block_[i].after, factor,
+                                change_gradient + i * stride);
+    }
+    if (!rest.layers.empty()) {
+      rest.backward(z_, waiting_, output_.data(), output_gradient_.data(), z_gradient_, z_, gradients);
+    }
+    for (int64_t i = 0; i < waiting_; ++i) send_back(block_[i], z_gradient_ + i * width_);
+    waiting_ = 0;
+  }
+
+  void send_back(const Waiting& waiting, const T* gradient) {
+    const ActiveRow& row = *waiting.row;
+    const int64_t width = module_.first_width();
+    T* own = own_gradient_ + (waiting.transition * group_.receivers() + row.receiver) * width_;
+    for (int64_t h = 0; h < width; ++h) own[h] += gradient[h];
+    for (int64_t i = 0; i < row.degree; ++i) {
+      const TypeMessages<T>& type = table_.types[row.types[i]];
+      const int64_t slot = type.slot[row.first_edge + i];
+      if (slot < 0) continue;
+      T* sent = projection_gradient_[row.types[i]] + (waiting.transition * type.wanted + slot) * width_;
+      for (int64_t h = 0; h < width; ++h) sent[h] += gradient[h];
+    }
+  }
+
+  void messages_backward(int64_t count, T* gradients) {
+    for (size_t k = 0; k < table_.types.size(); ++k) {
+      const TypeMessages<T>& type = table_.types[k];
+      const int64_t rows = type.wanted * count;
+      if (rows == 0) continue;
+      std::vector<T*>& layers = layer_gradient_[k];
+      module_.projection.add_gradient(type.output.back(), projection_gradient_[k], rows, gradients);
+      module_.projection.apply_backward(projection_gradient_[k], rows, type.output.back(), layers.back());
+      library_.edge[k].backward(type.pair, rows, type.output.data(), layers.data(), nullptr, nullptr, gradients);
+    }
+  }
+
+  Arena& arena_;
+  const HeatBathProblem<T>& problem_;
+  const SplitLibrary<T>& library_;
+  const ReceiverGroup& group_;
+  const SplitNodeModule<T>& module_;
+  const int64_t width_, state_width_, chunk_;
+  const std::vector<ActiveRow> rows_;
+  const MessageTable<T> table_;
+  T *state_, *own_, *own_gradient_;              // [chunk * receivers, ...]
+  std::vector<T*> projection_gradient_;          // per type [wanted * chunk, width]
+  std::vector<std::vector<T*>> layer_gradient_;  // per type and edge layer
+  T *z_, *z_gradient_;                           // [kNodeRows, width]
+  std::vector<T*> output_, output_gradient_;     // per layer of the rest
+  Waiting block_[kNodeRows];
+  int64_t waiting_ = 0;
+};
+
+template <typename T>
+void heat_bath_gradient_variant(const HeatBathProblem<T>& problem, const T* cotangent, T* parameter_gradient,
+                                const Execution& execution) {
+  const SplitLibrary<T> library(problem.library, true);
+  const std::vector<ReceiverGroup> groups = group_receivers(problem);
+  const std::vector<T> total = sum_gradients<T>(
+      library.gradient_size, execution.threads, static_cast<int64_t>(groups.size()),
+      [&](int64_t i, T* gradients) { GroupGradient<T>(problem, library, groups[i], cotangent).add_to(gradients); });
+  library.unpad(total.data(), parameter_gradient);
+}
+
+}  // namespace
+
+void heat_bath_gradient(const HeatBathProblem<float>& problem, const float* cotangent, float* parameter_gradient,
+                        const Execution& execution) {
+  heat_bath_gradient_variant(problem, cotangent, parameter_gradient, execution);
+}
+void heat_bath_gradient(const HeatBathProblem<double>& problem, const double* cotangent, double* parameter_gradient,
+                        const Execution& execution) {
+  heat_bath_gradient_variant(problem, cotangent, parameter_gradient, execution);
+}
+
+}  // namespace nri::cpu::NRI_CPU_VARIANT

@@ -1,0 +1,159 @@
+// What scoring and its gradient share: the library with the node modules' first layers split in two, the receivers that
+// are worked on together, and the messages into them, projected and ready to be added up for any assignment.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "cpu/mlp.h"
+#include "ops/heat_bath.h"
+
+namespace nri::cpu::NRI_CPU_VARIANT {
+
+// A node module whose first layer is applied in parts: W [a, x] + b = projection(a) + own(x), and projection(a) is the
+// sum of the projections of the messages that make up a.
+template <typename T>
+struct SplitNodeModule {
+  Layer<T> projection;  // of messages, without bias
+  Layer<T> own;         // of the entity's state, with the bias
+  Mlp<T> rest;          // the layers behind the first; empty if there is one layer only
+
+  int64_t first_width() const { return own.out; }
+};
+
+template <typename T>
+struct SplitLibrary {
+  int64_t features, message;
+  std::vector<Mlp<T>> edge;  // [K]
+  std::vector<SplitNodeModule<T>> node;
+  int64_t gradient_size = 0;
+
+  SplitLibrary(const LibraryView<T>& library, bool with_backward)
+      : features(library.features), message(library.message()), edge(library.edge_types) {
+    const T* parameters = library.parameters;
+    for (int64_t k = library.first_type(); k < library.edge_types; ++k) {
+      edge[k].relu_last = true;
+      parameters =
+          pack_layers(edge[k], library.edge_sizes, 0, library.edge_layers, parameters, with_backward, &gradient_size);
+    }
+    const int64_t in = message + features, out = library.node_sizes[1];
+    for (int64_t m = 0; m < library.node_types; ++m) {
+      const int64_t own_gradient = gradient_size + out * padded<T>(message) + padded<T>(out);
+      node.push_back(
+          {Layer<T>(parameters, in, nullptr, message, out, with_backward, gradient_size),
+           Layer<T>(parameters + message, in, parameters + out * in, features, out, with_backward, own_gradient),
+           Mlp<T>{}});
+      gradient_size = own_gradient + out * padded<T>(features) + padded<T>(out);
+      parameters = pack_layers(node.back().rest, library.node_sizes, 1, library.node_layers,
+                               parameters + out * in + out, with_backward, &gradient_size);
+    }
+  }
+
+  void unpad(const T* gradients, T* parameters) const {
+    for (const Mlp<T>& module : edge) parameters = unpad_gradient(module, gradients, parameters);
+    for (const SplitNodeModule<T>& module : node) {
+      const Layer<T>&projection = module.projection, &own = module.own;
+      for (int64_t o = 0; o < own.out; ++o) {
+        const T* left = gradients + projection.gradient + o * padded<T>(message);
+        const T* right = gradients + own.gradient + o * padded<T>(features);
+        parameters = std::copy(left, left + message, parameters);
+        parameters = std::copy(right, right + features, parameters);
+      }
+      const T* bias = gradients + own.bias_gradient();
+      parameters = std::copy(bias, bias + own.out, parameters);
+      parameters = unpad_gradient(module.rest, gradients, parameters);
+    }
+  }
+};
+
+// Consecutive receivers of one system and one node type, and with them a consecutive range of edges.
+struct ReceiverGroup {
+  int64_t system, node_type;
+  int64_t first_node, last_node;
+  int64_t first_edge, last_edge;
+  int64_t edges() const { return last_edge - first_edge; }
+  int64_t receivers() const { return last_node - first_node; }
+};
+
+constexpr int64_t kGroupRows = 1024;  // a group closes once it has so many rows to score
+constexpr int64_t kChunkEdges = 256;  // transitions are taken in chunks of about so many edges per type
+constexpr int64_t kNodeRows = 192;    // node module rows that run through the layers together
+
+template <typename T>
+std::vector<ReceiverGroup> group_receivers(const HeatBathProblem<T>& problem) {
+  const GraphView& graph = problem.graph;
+  std::vector<ReceiverGroup> groups;
+  int64_t rows = 0;
+  for (int64_t b = 0; b < graph.systems; ++b) {
+    for (int64_t v = graph.node_offset[b]; v < graph.node_offset[b + 1]; ++v) {
+      const int64_t type = problem.node_types ? problem.node_types[v] : 0;
+      const bool joins = v > graph.node_offset[b] && rows < kGroupRows && groups.back().node_type == type;
+      if (!joins) {
+        groups.push_back({b, type, v, v, graph.in_offset[v], graph.in_offset[v]});
+        rows = 0;
+      }
+      groups.back().last_node = v + 1;
+      groups.back().last_edge = graph.in_offset[v + 1];
+      rows += problem.row_offset[v + 1] - problem.row_offset[v];
+    }
+  }
+  return groups;
+}
+
+template <typename T>
+int64_t transitions_in_chunk(const ReceiverGroup& group) {
+  return std::max<int64_t>(1, kChunkEdges / std::max<int64_t>(1, group.edges()));
+}
+
+// Walks the rows of one receiver: `types` [in-degree] holds the assignment that a row gives its incoming edges.
+template <typename T>
+class Assignments {
+ public:
+  Assignments(const HeatBathProblem<T>& problem, int64_t node)
+      : types_(problem.library.edge_types),
+        rows_(problem.row_offset[node + 1] - problem.row_offset[node]),
+        conditionals_(problem.rows == HeatBathRows::conditionals),
+        current_(problem.edge_types ? problem.edge_types + problem.graph.in_offset[node] : nullptr),
+        types(problem.graph.in_offset[node + 1] - problem.graph.in_offset[node]) {}
+
+  int64_t rows() const { return rows_; }
+
+  // Moves to `row`; returns the first edge whose type differs from the last row asked for, when rows come in order.
+  int64_t go(int64_t row) {
+    const int64_t degree = static_cast<int64_t>(types.size());
+    if (conditionals_) {
+      for (int64_t i = 0; i < degree; ++i) types[i] = current_[i];
+      types[row / types_] = row % types_;
+      return row == 0 ? 0 : std::max<int64_t>(0, (row - 1) / types_);
+    }
+    if (row == 0) {
+      std::fill(types.begin(), types.end(), int64_t{0});
+      return 0;
+    }
+    int64_t i = degree;
+    for (int64_t rest = row; i-- > 0; rest /= types_) {
+      types[i] = rest % types_;
+      if (types[i] != 0) break;  // a digit that did not wrap around: those before it are as they were
+    }
+    return i;
+  }
+
+  // The same for rows in any order.
+  void jump(int64_t row) {
+    if (conditionals_) {
+      go(row);
+      return;
+    }
+    for (int64_t i = static_cast<int64_t>(types.size()); i-- > 0; row /= types_) types[i] = row % types_;
+  }
+
+ private:
+  int64_t types_, rows_;
+  bool conditionals_;
+  const uint8_t* current_;
+
+ public:
+  std::vector<int64_t> types;
+};
+
+}  // namespace nri::cpu::NRI_CPU_VARIANT

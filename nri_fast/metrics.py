@@ -1,0 +1,296 @@
+"""The field's figures: edges right up to relabelling, AUROC, and the error of open-loop forecasts beside baselines.
+
+Graphs are adjacencies ``A[s, i, j]``, the type of the edge from i to j; their diagonals are never looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import rankdata
+
+Array = np.ndarray[Any, Any]
+ArrayLike = Array | torch.Tensor
+
+# Features whose rate of change is another feature.
+RATES = {"x": "vx", "y": "vy", "z": "vz", "phi": "dphi"}
+
+
+def _array(values: ArrayLike) -> Array:
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+
+
+def _off_diagonal(adjacency: Array) -> Array:
+    """Keep each system's off-diagonal entries: [S, N, N, ...] -> [S * N * (N - 1), ...]."""
+    return adjacency[:, ~np.eye(adjacency.shape[1], dtype=bool)].reshape(-1, *adjacency.shape[3:])
+
+
+def _check_adjacency(argument: str, adjacency: Array, types: int | None) -> None:
+    if adjacency.ndim != 3 or adjacency.shape[1] != adjacency.shape[2]:
+        raise ValueError(f"{argument}: expected [systems, entities, entities], got shape {list(adjacency.shape)}")
+    if adjacency.dtype.kind not in "iu":
+        raise TypeError(f"{argument}: expected integer types, got {adjacency.dtype}")
+    bad = (adjacency < 0) | (adjacency >= (256 if types is None else types))
+    if bad.any():
+        s, i, j = (int(k) for k in np.argwhere(bad)[0])
+        expected = "0 to 255" if types is None else f"0 to {types - 1}"
+        raise ValueError(
+            f"{argument}: expected types from {expected}, got {adjacency[s, i, j]} in system {s}, edge {i} -> {j}"
+        )
+
+
+def confusion(inferred: ArrayLike, true: ArrayLike, types: int | None = None) -> Array:
+    """Count how often each inferred type stands where each true type does.
+
+    Parameters
+    ----------
+    inferred, true : integer array or tensor, [systems, entities, entities]
+    types : int, optional
+        Number of types K; by default as many as occur in either.
+
+    Returns
+    -------
+    ndarray, int64, [K, K]
+        Rows are inferred types, columns true ones. The diagonals of the adjacencies are not counted.
+
+    Raises
+    ------
+    TypeError, ValueError
+        No integers; shapes that differ; a type out of range (system and edge are named).
+    """
+    inferred, true = _array(inferred), _array(true)
+    _check_adjacency("inferred", inferred, types)
+    _check_adjacency("true", true, types)
+    if inferred.shape != true.shape:
+        raise ValueError(f"inferred: expected the shape of true, {list(true.shape)}, got {list(inferred.shape)}")
+    rows = _off_diagonal(inferred).astype(np.int64)
+    columns = _off_diagonal(true).astype(np.int64)
+    if types is None:
+        types = int(max(rows.max(initial=0), columns.max(initial=0))) + 1
+    return np.bincount(rows * types + columns, minlength=types * types).reshape(types, types)
+
+
+def edge_accuracy(inferred: ArrayLike, true: ArrayLike, types: int | None = None) -> tuple[float, Array]:
+    """Share of edges whose type is right, under the one relabelling of the types that is best over the whole set.
+
+    Unsupervised types have no names: the best one-to-one renaming is found as an assignment problem on the confusion
+    matrix of all systems together. Inferred types beyond the number of true ones stay wrong.
+
+    Parameters
+    ----------
+    inferred, true : integer array or tensor, [systems, entities, entities]
+    types : int, optional
+        Number of types K; by default as many as occur in either.
+
+    Returns
+    -------
+    accuracy : float
+        From 0 to 1; NaN if there is no edge at all.
+    relabelling : ndarray, int64, [K]
+        A permutation: inferred type k means true type ``relabelling[k]``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `confusion`.
+    """
+    counts = confusion(inferred, true, types)
+    _, relabelling = linear_sum_assignment(counts, maximize=True)
+    total = int(counts.sum())
+    right = int(counts[np.arange(len(counts)), relabelling].sum())
+    return (right / total if total else float("nan")), relabelling.astype(np.int64)
+
+
+def edge_auroc(probability: ArrayLike, true: ArrayLike, relabelling: ArrayLike | None = None) -> float:
+    """Area under the ROC curve of the edges' probabilities, exact, ties counting half.
+
+    Parameters
+    ----------
+    probability : float array or tensor, [systems, entities, entities, K]
+        Probability of each inferred type.
+    true : integer array or tensor, [systems, entities, entities]
+    relabelling : int array, [K], optional
+        Inferred type k means true type ``relabelling[k]`` (see `edge_accuracy`); identity by default.
+
+    Returns
+    -------
+    float
+        K = 2: of type 1 against type 0. More types: the plain mean over the types that occur of each one against the
+        rest. NaN where it is undefined: fewer than two types occur among the true edges.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Shapes that do not fit, a true type out of range, a relabelling that is no permutation, NaN probabilities.
+    """
+    probability, true = _array(probability), _array(true)
+    if probability.ndim != 4 or probability.shape[:3] != true.shape:
+        raise ValueError(
+            f"probability: expected [systems, entities, entities, types] beside true {list(true.shape)}, "
+            f"got shape {list(probability.shape)}"
+        )
+    types = probability.shape[3]
+    _check_adjacency("true", true, types)
+    order = np.arange(types) if relabelling is None else _array(relabelling)
+    if sorted(order.tolist()) != list(range(types)):
+        raise ValueError(f"relabelling: expected a permutation of 0 to {types - 1}, got {order.tolist()}")
+    scores, labels = _off_diagonal(probability), _off_diagonal(true)
+    if np.isnan(scores).any():
+        raise ValueError("probability: expected numbers, got NaN on an edge")
+    inferred_as = np.argsort(order)  # true type c was inferred as type inferred_as[c]
+    present = np.unique(labels)
+    if len(present) < 2:
+        return float("nan")
+    wanted = [1] if types == 2 else [int(c) for c in present]
+    return float(np.mean([_auroc(scores[:, inferred_as[c]], labels == c) for c in wanted]))
+
+
+def _auroc(score: Array, positive: Array) -> float:
+    """Mann and Whitney's U over its largest value."""
+    positives = int(positive.sum())
+    negatives = len(positive) - positives
+    ranks = rankdata(score)
+    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def forecast_errors(
+    predicted: torch.Tensor, recorded: torch.Tensor, horizons: Sequence[int] = (1, 10, 20)
+) -> dict[int, float]:
+    """Mean squared error of a forecast at some horizons, over systems, entities and features.
+
+    Parameters
+    ----------
+    predicted, recorded : Tensor, [systems, horizon, entities, features]
+        Index h - 1 holds the state h steps after the start. Usually in normalised units.
+    horizons : sequence of int, >= 1
+
+    Returns
+    -------
+    dict
+        Error at each horizon; NaN at horizons that were not recorded, and wherever a prediction is NaN.
+
+    Raises
+    ------
+    ValueError
+        Shapes that differ or have the wrong rank; a horizon below 1.
+    """
+    if predicted.dim() != 4 or predicted.shape != recorded.shape:
+        raise ValueError(
+            "predicted: expected [systems, horizon, entities, features] as recorded, "
+            f"got {list(predicted.shape)} beside {list(recorded.shape)}"
+        )
+    if min(horizons, default=1) < 1:
+        raise ValueError(f"horizons: expected 1 or more, got {tuple(horizons)}")
+    errors = {}
+    for horizon in horizons:
+        if horizon > predicted.shape[1]:
+            errors[horizon] = float("nan")
+            continue
+        difference = predicted[:, horizon - 1].double() - recorded[:, horizon - 1].double()
+        errors[horizon] = float(difference.square().mean())
+    return errors
+
+
+def nothing_moves(states: torch.Tensor, start: int, horizon: int) -> torch.Tensor:
+    """Forecast that every state stays what it is at step `start`.
+
+    Parameters
+    ----------
+    states : Tensor, [systems, steps, entities, features]
+    start : int
+    horizon : int
+
+    Returns
+    -------
+    Tensor, [systems, horizon, entities, features]
+    """
+    _check_start(states, start)
+    return states[:, start : start + 1].expand(-1, horizon, -1, -1)
+
+
+def displacement_fit(states: torch.Tensor, feature_names: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Fit how far a position moves in one step, as a linear function of its recorded velocity.
+
+    ``position[t + 1] - position[t] = slope * velocity[t] + offset`` by least squares. Slope and offset carry the time
+    between two steps and the two normalisations; x, y and z share theirs.
+
+    Parameters
+    ----------
+    states : Tensor, [systems, steps, entities, features]
+        Of the training split, so that the baseline learns from no more than a model does.
+    feature_names : sequence of str, [features]
+
+    Returns
+    -------
+    dict
+        (slope, offset) for each feature that has its rate (``vx`` for ``x``, ``dphi`` for ``phi``) among the features.
+    """
+    names = list(feature_names)
+    paired = [name for name in names if RATES.get(name) in names]
+    values = states.double()
+    fit = {}
+    for group in ([n for n in paired if n != "phi"], [n for n in paired if n == "phi"]):
+        if not group:
+            continue
+        positions = values[..., [names.index(n) for n in group]]
+        velocities = values[:, :-1, :, [names.index(RATES[n]) for n in group]].reshape(-1).cpu().numpy()
+        moved = (positions[:, 1:] - positions[:, :-1]).reshape(-1).cpu().numpy()
+        design = np.stack([velocities, np.ones_like(velocities)], axis=1)
+        slope, offset = np.linalg.lstsq(design, moved, rcond=None)[0] if len(moved) else (0.0, 0.0)
+        fit.update({name: (float(slope), float(offset)) for name in group})
+    return fit
+
+
+def constant_velocity(
+    states: torch.Tensor,
+    start: int,
+    horizon: int,
+    feature_names: Sequence[str],
+    fit: dict[str, tuple[float, float]] | None = None,
+) -> torch.Tensor:
+    """Forecast that everything goes on as it goes at step `start`.
+
+    A feature with a recorded rate moves by the same amount each step, as `displacement_fit` tells from that rate; the
+    rate itself stays. A feature without one repeats its last displacement, from step ``start - 1`` to `start`; from
+    step 0, where there is none, it stays.
+
+    Parameters
+    ----------
+    states : Tensor, [systems, steps, entities, features]
+        Steps after `start` are not used, except by the default of `fit`.
+    start : int
+    horizon : int
+    feature_names : sequence of str, [features]
+    fit : dict, optional
+        Result of `displacement_fit` on the training split; by default fitted on `states`.
+
+    Returns
+    -------
+    Tensor, [systems, horizon, entities, features]
+    """
+    _check_start(states, start)
+    names = list(feature_names)
+    if len(names) != states.shape[-1]:
+        raise ValueError(f"feature_names: expected {states.shape[-1]} names, got {len(names)}: {names}")
+    fit = displacement_fit(states, names) if fit is None else fit
+    current = states[:, start]
+    change = torch.zeros_like(current)
+    for d, name in enumerate(names):
+        if name in fit:
+            slope, offset = fit[name]
+            change[..., d] = slope * current[..., names.index(RATES[name])] + offset
+        elif name not in RATES.values() and start > 0:
+            change[..., d] = current[..., d] - states[:, start - 1, :, d]
+    ahead = torch.arange(1, horizon + 1, dtype=states.dtype, device=states.device)
+    return current[:, None] + ahead[None, :, None, None] * change[:, None]
+
+
+def _check_start(states: torch.Tensor, start: int) -> None:
+    if states.dim() != 4:
+        raise ValueError(f"states: expected [systems, steps, entities, features], got shape {list(states.shape)}")
+    if not 0 <= start < states.shape[1]:
+        raise ValueError(f"start: expected 0 to {states.shape[1] - 1}, got {start}")

@@ -243,13 +243,13 @@ def _load_family(lead: Path, split: str, name: str) -> TrajectoryData:
 
 
 def _load_npz(file: Path, split: str, name: str, feature_names: tuple[str, ...] | None) -> TrajectoryData:
-    try:
-        archive = np.load(file, allow_pickle=False)
-    except _DAMAGE as problem:
-        raise ValueError(_damage(file, problem)) from problem
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError(f"{file}: expected an .npz archive, got a single array")
-    with archive:
+    with open(file, "rb") as opened:  # opened here: NumPy leaves a damaged archive open
+        try:
+            archive = np.load(opened, allow_pickle=False)
+        except _DAMAGE as problem:
+            raise ValueError(_damage(file, problem)) from problem
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError(f"{file}: expected an .npz archive, got a single array")
         states_key, states = _one_of(file, archive, "states", "trajectories")
         edges_key, edges = _one_of(file, archive, "edges", "adjacency")
         _, names = _one_of(file, archive, "feature_names")

@@ -20,7 +20,7 @@ ArrayLike = Array | torch.Tensor
 RATES = {"x": "vx", "y": "vy", "z": "vz", "phi": "dphi"}
 
 
-def _array(values: ArrayLike) -> Array:
+def _array(values: ArrayLike | Sequence[int]) -> Array:
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
@@ -105,7 +105,7 @@ def edge_accuracy(inferred: ArrayLike, true: ArrayLike, types: int | None = None
     return (right / total if total else float("nan")), relabelling.astype(np.int64)
 
 
-def edge_auroc(probability: ArrayLike, true: ArrayLike, relabelling: ArrayLike | None = None) -> float:
+def edge_auroc(probability: ArrayLike, true: ArrayLike, relabelling: ArrayLike | Sequence[int] | None = None) -> float:
     """Area under the ROC curve of the edges' probabilities, exact, ties counting half.
 
     Parameters

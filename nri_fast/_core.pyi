@@ -1,0 +1,203 @@
+"""Kernels of nri_fast: addresses in, addresses out.
+
+Every ``int`` named after an array is the address of its first element, on the device that ``place`` names; 0 stands for
+none where the contract in ``csrc/ops/`` allows it. Nothing is checked here: `nri_fast.ops` is the only caller. The
+interpreter lock is released while an operation runs.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, overload
+
+import numpy as np
+import numpy.typing as npt
+
+class Place:
+    """Where to run: CPU threads, or a CUDA device and stream."""
+    def __init__(self, cuda: bool, threads: int, ordinal: int, stream: int) -> None: ...
+
+class Layout:
+    """A module library without its weights (LibraryView in csrc/common/views.h)."""
+    def __init__(
+        self,
+        features: int,
+        edge_types: int,
+        node_types: int,
+        silent: bool,
+        edge_sizes: Sequence[int],
+        node_sizes: Sequence[int],
+    ) -> None: ...
+
+class Graph:
+    """A mega-graph (GraphView in csrc/common/views.h)."""
+    def __init__(
+        self,
+        systems: int,
+        nodes: int,
+        edges: int,
+        node_offset: int,
+        in_offset: int,
+        sender: int,
+        receiver: int,
+        host_node_offset: int,
+        host_edge_offset: int,
+    ) -> None: ...
+
+class Trajectories:
+    """Recorded states (TrajectoryView in csrc/common/views.h)."""
+    def __init__(self, steps: int, states: int) -> None: ...
+
+class ErrorMeasure:
+    """How one transition's error is measured (ErrorView in csrc/common/views.h)."""
+    def __init__(self, robust: bool, scale_squared: float, weight: int) -> None: ...
+
+def rollout_energy(
+    place: Place,
+    float64: bool,
+    layout: Layout,
+    parameters: int,
+    graph: Graph,
+    trajectories: Trajectories,
+    error: ErrorMeasure,
+    rollout: int,
+    node_types: int,
+    structures: int,
+    edge_types: int,
+    energy: int,
+) -> None: ...
+def rollout_gradient(
+    place: Place,
+    float64: bool,
+    layout: Layout,
+    parameters: int,
+    graph: Graph,
+    trajectories: Trajectories,
+    error: ErrorMeasure,
+    rollout: int,
+    node_types: int,
+    edge_types: int,
+    cotangent: int,
+    energy: int,
+    parameter_gradient: int,
+    state_gradient: int,
+) -> None: ...
+def forecast(
+    place: Place,
+    float64: bool,
+    layout: Layout,
+    parameters: int,
+    graph: Graph,
+    initial: int,
+    horizon: int,
+    edge_types: int,
+    node_types: int,
+    states: int,
+) -> None: ...
+def heat_bath(
+    place: Place,
+    float64: bool,
+    layout: Layout,
+    parameters: int,
+    graph: Graph,
+    trajectories: Trajectories,
+    error: ErrorMeasure,
+    conditionals: bool,
+    transitions: int,
+    start: int,
+    node_types: int,
+    edge_types: int,
+    row_offset: int,
+    cotangent: int,
+    output: int,
+) -> None:
+    """Scores where `cotangent` is 0, otherwise the gradient of their weighted sum."""
+
+def metropolis_propose(
+    place: Place,
+    graph: Graph,
+    seed: int,
+    step: int,
+    system_ids: int,
+    edge_type_count: int,
+    node_type_count: int,
+    edge_types: int,
+    node_types: int,
+    proposed_edge_types: int,
+    proposed_node_types: int,
+) -> None: ...
+def metropolis_decide(
+    place: Place,
+    float64: bool,
+    graph: Graph,
+    seed: int,
+    step: int,
+    system_ids: int,
+    temperature: int,
+    proposed_energy: int,
+    proposed_edge_types: int,
+    proposed_node_types: int,
+    energy: int,
+    edge_types: int,
+    node_types: int,
+    counts: int,
+) -> None: ...
+def heat_bath_sample(
+    place: Place,
+    float64: bool,
+    graph: Graph,
+    seed: int,
+    step: int,
+    system_ids: int,
+    edge_type_count: int,
+    conditionals: bool,
+    row_offset: int,
+    scores: int,
+    temperature: float,
+    edge_types: int,
+) -> None: ...
+def responsibilities(
+    place: Place,
+    float64: bool,
+    receivers: int,
+    row_offset: int,
+    group: int,
+    scores: int,
+    temperature: float,
+    weights: int,
+) -> None: ...
+def simulate(
+    place: Place,
+    kind: int,
+    systems: int,
+    entities: int,
+    steps: int,
+    seed: int,
+    split: int,
+    first_system: int,
+    states: int,
+    edges: int,
+) -> None: ...
+def built_variants() -> list[str]: ...
+def chosen_variant() -> str: ...
+def hardware_threads() -> int: ...
+def cuda_build() -> Literal["none", "device", "emulated"]: ...
+def cuda_architectures() -> list[str]: ...
+def cuda_device_count() -> int: ...
+def cuda_device_problem() -> str: ...
+@overload
+def portable_exp(x: float) -> float: ...
+@overload
+def portable_exp(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]: ...
+@overload
+def portable_log(x: float) -> float: ...
+@overload
+def portable_log(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]: ...
+@overload
+def portable_sin(x: float) -> float: ...
+@overload
+def portable_sin(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]: ...
+@overload
+def portable_cos(x: float) -> float: ...
+@overload
+def portable_cos(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]: ...
+def philox4x32_10(counter: Sequence[int], key: int) -> list[int]:
+    """Four random 32-bit words for a counter of four words and a 64-bit key."""

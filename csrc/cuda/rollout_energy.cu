@@ -1,0 +1,127 @@
+#include "cuda/message_passing.h"
+#include "cuda/rollout_states.h"
+#include "ops/rollout_energy.h"
+
+namespace nri::cuda {
+namespace {
+
+struct Chunk {
+  int64_t end_system;
+  int64_t pairs;  // at a time
+};
+
+// Takes systems while all their pairs fit; a system that is too large alone has its pairs taken in parts.
+template <typename T>
+Chunk plan_chunk(const LibraryView<T>& library, const GraphView& graph, int64_t first_system, int64_t pairs,
+                 int64_t budget) {
+  const auto bytes = [&](int64_t end, int64_t pairs_in_work) {
+    const int64_t nodes = ranges::nodes(graph, first_system, end);
+    return MessagePassing<T>::bytes(library, nodes, ranges::edges(graph, first_system, end), pairs_in_work, 1, 1,
+                                    false) +
+           pairs_in_work * nodes * library.features * static_cast<int64_t>(sizeof(T)) +
+           pairs * (end - first_system) * static_cast<int64_t>(sizeof(double));
+  };
+  Chunk chunk{first_system + 1, pairs};
+  while (chunk.end_system < graph.systems && bytes(chunk.end_system + 1, pairs) <= budget) ++chunk.end_system;
+  while (chunk.pairs > 1 && bytes(chunk.end_system, chunk.pairs) > budget) chunk.pairs = (chunk.pairs + 1) / 2;
+  return chunk;
+}
+
+// Calls work(first_system, chunk) for all systems, with smaller chunks when memory runs out.
+template <typename T, typename Work>
+void for_chunks(const LibraryView<T>& library, const GraphView& graph, int64_t pairs, const Execution& execution,
+                const Work& work) {
+  int64_t budget = workspace_budget(execution);
+  for (int64_t first = 0; first < graph.systems;) {
+    const Chunk chunk = plan_chunk(library, graph, first, pairs, budget);
+    try {
+      work(first, chunk);
+      first = chunk.end_system;
+    } catch (const OutOfMemory&) {
+      if (chunk.end_system == first + 1 && chunk.pairs == 1) throw;
+      budget /= 2;
+    }
+  }
+}
+
+template <typename T>
+__global__ void copy_states(int64_t elements, SystemRange range, int64_t frames, int64_t frame, int64_t features,
+                            const T* x, T* states) {
+  const int64_t index = global_index();
+  if (index >= elements) return;
+  const int64_t node = index / features;
+  states[state_place(range, frames, features, range.system_of_node[node], frame, range.first_node + node) +
+         index % features] = x[index];
+}
+
+template <typename T>
+void rollout_energy_impl(const RolloutProblem<T>& problem, int64_t structures, const uint8_t* edge_types, T* energy,
+                         const Execution& execution) {
+  const GraphView& graph = problem.graph;
+  if (structures == 0 || graph.systems == 0) return;
+  const Segments segments(problem.trajectories.steps, problem.rollout, structures);
+  for_chunks(problem.library, graph, segments.pairs(), execution, [&](int64_t first_system, const Chunk& chunk) {
+    const SystemRangeHolder holder(graph, first_system, chunk.end_system, execution);
+    const SystemRange& range = holder.view();
+    MessagePassing<T> step(problem.library, range, {0, range.edges}, {0, range.nodes}, chunk.pairs, execution);
+    const Activations<T> activations = step.activations(false);
+    const Buffer<T> x(chunk.pairs * range.nodes * problem.library.features, execution);
+    const Buffer<double> sums(segments.pairs() * range.systems, execution);
+    sums.fill(0);
+    for (int64_t pair = 0; pair < segments.pairs(); pair += chunk.pairs) {
+      const int64_t pairs = std::min(chunk.pairs, segments.pairs() - pair);
+      gather_starts(problem, range, segments, pair, pairs, x.data(), execution);
+      int64_t assigned = 0;
+      for (int64_t r = 0; r < segments.length; ++r) {
+        const int64_t active = segments.active(pair, pairs, r);
+        if (active == 0) break;
+        if (active != assigned) {
+          step.assign({edge_types, structures, graph.edges, pair, problem.node_types, nullptr}, active);
+          assigned = active;
+        }
+        step.forward(x.data(), activations);
+        step.advance(x.data(), activations, x.data());
+        add_errors(problem, range, segments, pair, active, r, x.data(), sums.data(), range.systems, execution);
+      }
+    }
+    mean_errors(graph, range, segments, sums.data(), range.systems, energy, execution);
+  });
+}
+
+template <typename T>
+void forecast_impl(const ForecastProblem<T>& problem, T* states, const Execution& execution) {
+  const GraphView& graph = problem.graph;
+  const int64_t features = problem.library.features;
+  for_chunks(problem.library, graph, 1, execution, [&](int64_t first_system, const Chunk& chunk) {
+    const SystemRangeHolder holder(graph, first_system, chunk.end_system, execution);
+    const SystemRange& range = holder.view();
+    MessagePassing<T> step(problem.library, range, {0, range.edges}, {0, range.nodes}, 1, execution);
+    const Activations<T> activations = step.activations(false);
+    const Buffer<T> x(range.nodes * features, execution);
+    step.assign({problem.edge_types, 1, graph.edges, 0, problem.node_types, nullptr}, 1);
+    const T* current = problem.initial + range.first_node * features;
+    for (int64_t r = 0; r < problem.horizon; ++r) {
+      step.forward(current, activations);
+      step.advance(current, activations, x.data());
+      current = x.data();
+      launch_elements("copy_states", copy_states<T>, range.nodes * features, execution, range, problem.horizon, r,
+                      features, current, states);
+    }
+  });
+}
+
+}  // namespace
+
+#define NRI_DEFINE(T)                                                                                             \
+  void rollout_energy(const RolloutProblem<T>& problem, int64_t structures, const uint8_t* edge_types, T* energy, \
+                      const Execution& execution) {                                                               \
+    rollout_energy_impl(problem, structures, edge_types, energy, execution);                                      \
+  }                                                                                                               \
+  void forecast(const ForecastProblem<T>& problem, T* states, const Execution& execution) {                       \
+    forecast_impl(problem, states, execution);                                                                    \
+  }
+NRI_DEFINE(float)
+NRI_DEFINE(double)
+#undef NRI_DEFINE
+
+}  // namespace nri::cuda

@@ -1,0 +1,50 @@
+// Where the segments of a roll-out start, and how far their states are from the recorded ones. A pair is a segment and
+// a structure, numbered segment by segment, so that the last segment, which may be shorter, comes last.
+#pragma once
+
+#include <algorithm>
+
+#include "cuda/system_range.h"
+#include "ops/rollout_energy.h"
+
+namespace nri::cuda {
+
+struct Segments {
+  int64_t frames;      // T
+  int64_t length;      // steps of every segment but the last
+  int64_t count;       // S
+  int64_t structures;  // pairs = S * structures
+
+  Segments(int64_t recorded, int64_t rollout, int64_t structure_count)
+      : frames(recorded),
+        length(std::min(rollout, recorded - 1)),
+        count(ceil_div(recorded - 1, length)),
+        structures(structure_count) {}
+
+  int64_t pairs() const { return count * structures; }
+  int64_t last_length() const { return frames - 1 - (count - 1) * length; }
+  // How many of the pairs first, .., first + chunk - 1 still run in step `step` of their segment; they come first.
+  int64_t active(int64_t first, int64_t chunk, int64_t step) const {
+    if (step < last_length()) return chunk;
+    return std::clamp((count - 1) * structures - first, int64_t{0}, chunk);
+  }
+};
+
+// x [pairs in work, nodes, D] = the recorded states at the pairs' starts.
+template <typename T>
+void gather_starts(const RolloutProblem<T>& problem, const SystemRange& range, const Segments& segments,
+                   int64_t first_pair, int64_t pairs, T* x, const Execution& execution);
+
+// sums [pair, system] += the error, summed over a system's entities, of the states x after `step` + 1 steps.
+// `sums` begins at the range's first system and at pair 0.
+template <typename T>
+void add_errors(const RolloutProblem<T>& problem, const SystemRange& range, const Segments& segments,
+                int64_t first_pair, int64_t pairs, int64_t step, const T* x, double* sums, int64_t sums_stride,
+                const Execution& execution);
+
+// energy [structures, B], of the range's systems: the mean over segments, steps and entities.
+template <typename T>
+void mean_errors(const GraphView& graph, const SystemRange& range, const Segments& segments, const double* sums,
+                 int64_t sums_stride, T* energy, const Execution& execution);
+
+}  // namespace nri::cuda

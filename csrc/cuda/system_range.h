@@ -1,0 +1,52 @@
+// A run of consecutive systems of the mega-graph: what one chunk of work holds. Nodes and edges are numbered from the
+// run's first in the arrays of a chunk, globally in the arrays of the caller.
+#pragma once
+
+#include "cuda/workspace.h"
+
+namespace nri::cuda {
+
+struct SystemRange {
+  int64_t first_system, systems;
+  int64_t first_node, nodes;
+  int64_t first_edge, edges;
+  // The caller's arrays, in global numbers.
+  const int64_t* node_offset;
+  const int64_t* in_offset;
+  const int64_t* sender;
+  const int64_t* receiver;
+  const int64_t* system_of_node;  // [nodes] global system of the range's nodes
+};
+
+namespace ranges {
+
+inline int64_t nodes(const GraphView& graph, int64_t first, int64_t end) {
+  return graph.host_node_offset[end] - graph.host_node_offset[first];
+}
+
+inline int64_t edges(const GraphView& graph, int64_t first, int64_t end) {
+  return graph.host_edge_offset[end] - graph.host_edge_offset[first];
+}
+
+}  // namespace ranges
+
+// Owns the node-to-system map of a range.
+class SystemRangeHolder {
+ public:
+  SystemRangeHolder(const GraphView& graph, int64_t first_system, int64_t end_system, const Execution& execution);
+  const SystemRange& view() const { return view_; }
+
+ private:
+  Buffer<int64_t> system_of_node_;
+  SystemRange view_;
+};
+
+// Address of a node's state in arrays laid out as TrajectoryView::states.   node: global
+__device__ inline int64_t state_place(const SystemRange& range, int64_t frames, int64_t features, int64_t system,
+                                      int64_t frame, int64_t node) {
+  const int64_t begin = range.node_offset[system];
+  const int64_t entities = range.node_offset[system + 1] - begin;
+  return (frames * begin + frame * entities + (node - begin)) * features;
+}
+
+}  // namespace nri::cuda

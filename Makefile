@@ -49,7 +49,7 @@ format: $(VENV)/.check ## rewrite files in the project's format
 
 types: $(VENV)/.check $(VENV)/.installed ## types, and the stubs against the built module
 	$(BIN)/mypy
-	$(BIN)/stubtest nri_fast._core
+	$(BIN)/stubtest --allowlist .ci/stubtest_allowlist.txt nri_fast._core
 
 sanitize: $(VENV)/.check build/sanitize/.built ## the CPU kernels' tests under ASan and UBSan
 	PYTHONPATH=build/sanitize PYTHONSAFEPATH=1 .ci/sanitize $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
@@ -63,6 +63,7 @@ clean: ## remove what was built; .venv stays
 	rm -rf build dist nri_fast.egg-info nri_fast/_core.*.so $(VENV)/.installed
 
 $(VENV)/.made:
+	@$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('The pinned versions need Python 3.11 or newer: make PYTHON=python3.11 ...')"
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 

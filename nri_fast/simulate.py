@@ -15,8 +15,8 @@ from nri_fast import ops
 from nri_fast.formats import KURAMOTO_FEATURES
 from nri_fast.trajectory_data import TrajectoryData
 
-KINDS = ("springs", "charged", "kuramoto")
-SPLITS = ("train", "valid", "test")
+KINDS = ops.SIMULATORS
+SPLITS = ops.SPLITS
 BODY_FEATURES = ("x", "y", "vx", "vy")
 MOST_ENTITIES = 65_535  # every pair of entities needs a draw index of its own, and those have 31 bits
 
@@ -111,5 +111,7 @@ def _add_noise(states: torch.Tensor, noise: float, seed: int, split: str, first_
     """Add to every system noise that depends on its number, not on the systems simulated with it."""
     for s in range(states.shape[0]):
         counter = [0, 0, first_system + s, 0]
-        generator = np.random.Generator(np.random.Philox(key=[seed, SPLITS.index(split)], counter=counter))
+        generator = np.random.Generator(
+            np.random.Philox(key=np.array([seed, SPLITS.index(split)], np.uint64), counter=counter)
+        )
         states[s] += noise * torch.from_numpy(generator.standard_normal(states[s].shape))

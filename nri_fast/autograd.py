@@ -1,0 +1,71 @@
+"""Gradients of the operations for torch's autograd, each by the native gradient kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nri_fast import ops
+from nri_fast.graph import MegaGraph
+from nri_fast.modules import ModuleLibrary
+
+
+class RolloutEnergy(torch.autograd.Function):
+    """Energies [structures, systems], differentiable in the flat parameters and the flat states."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        parameters: Tensor,
+        states: Tensor,
+        library: ModuleLibrary,
+        graph: MegaGraph,
+        steps: int,
+        edge_types: Tensor,
+        node_types: Tensor | None,
+        rollout: int,
+        error: ops.ErrorMeasure,
+    ) -> Tensor:
+        """Scores every structure."""
+        ctx.save_for_backward(parameters, states)
+        ctx.rest = (library, graph, steps, edge_types, node_types, rollout, error)
+        return ops.rollout_energy(library, parameters, graph, states, steps, edge_types, node_types, rollout, error)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        """One native gradient per structure."""
+        parameters, states = ctx.saved_tensors
+        library, graph, steps, edge_types, node_types, rollout, error = ctx.rest
+        with_states = ctx.needs_input_grad[1]
+        parameter_sum = torch.zeros_like(parameters)
+        state_sum = torch.zeros_like(states) if with_states else None
+        for types, cotangent in zip(edge_types, cotangents[0].contiguous(), strict=True):
+            _, parameter_gradient, state_gradient = ops.rollout_gradient(
+                library, parameters, graph, states, steps, types, node_types, rollout, error, cotangent, with_states
+            )
+            parameter_sum += parameter_gradient
+            if state_sum is not None:
+                state_sum += state_gradient
+        return parameter_sum, state_sum, *[None] * 7
+
+
+class HeatBathScores(torch.autograd.Function):
+    """Heat-bath scores [rows], differentiable in the flat parameters."""
+
+    @staticmethod
+    def forward(ctx: Any, parameters: Tensor, problem: ops.HeatBathProblem) -> Tensor:
+        """Scores every row."""
+        ctx.save_for_backward(parameters)
+        ctx.problem = problem
+        return problem.scores(parameters)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of the weighted scores."""
+        (parameters,) = ctx.saved_tensors
+        return ctx.problem.gradient(parameters, cotangents[0].contiguous()), None

@@ -1,0 +1,341 @@
+"""Energies of structures, heat-bath scores and forecasts: the operations with checked, convenient arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nri_fast import ops
+from nri_fast.autograd import HeatBathScores, RolloutEnergy
+from nri_fast.checks import check_finite, check_tensor, check_types
+from nri_fast.graph import MegaGraph
+from nri_fast.modules import ModuleLibrary
+
+#: A receiver's incoming edges are scored jointly while they have at most this many assignments.
+LARGEST_BLOCK = 4096
+
+FLOATS = (torch.float32, torch.float64)
+
+
+def pack_trajectories(
+    library: ModuleLibrary, graph: MegaGraph, trajectories: Tensor | Sequence[Tensor], least_steps: int = 2
+) -> tuple[Tensor, int]:
+    """Checks trajectories and lays them out flat, each system's [steps, entities, features] behind the other.
+
+    Parameters
+    ----------
+    library, graph : ModuleLibrary, MegaGraph
+        What they will be used with.
+    trajectories : Tensor or sequence of Tensor
+        [systems, steps, N, D] where all systems have N entities, otherwise one [steps, N_b, D] per system.
+    least_steps : int
+        How many steps there must be.
+
+    Returns
+    -------
+    states : Tensor
+        Flat states.
+    steps : int
+        Recorded steps per system.
+    """
+    device = library.change_scale.device
+    dtype = library.change_scale.dtype
+    if isinstance(trajectories, Tensor):
+        sizes = set(graph.sizes)
+        if len(sizes) > 1:
+            raise ValueError("trajectories: the systems differ in size, expected one [steps, N_b, D] per system")
+        shape = (graph.systems, None, sizes.pop() if sizes else None, library.features)
+        check_tensor("trajectories", trajectories, shape, dtype, device)
+        steps = trajectories.shape[1]
+        states = trajectories.contiguous().flatten()
+    else:
+        if len(trajectories) != graph.systems:
+            raise ValueError(f"trajectories: expected {graph.systems} systems, got {len(trajectories)}")
+        steps = trajectories[0].shape[0] if len(trajectories) and trajectories[0].ndim else 0
+        for b, one in enumerate(trajectories):
+            check_tensor(f"trajectories[{b}]", one, (steps, graph.sizes[b], library.features), dtype, device)
+        flat = [one.reshape(-1) for one in trajectories]
+        states = torch.cat(flat) if flat else torch.empty(0, dtype=dtype, device=device)
+    if graph.device != device:
+        raise ValueError(f"graph: expected on {device}, got {graph.device}")
+    if graph.systems == 0:
+        raise ValueError("trajectories: expected at least one system, got none")
+    if steps < least_steps:
+        raise ValueError(f"trajectories: expected at least {least_steps} steps, got {steps}")
+    check_finite("trajectories", states.detach(), graph, steps, library.features)
+    return states, steps
+
+
+def flat_edge_types(library: ModuleLibrary, graph: MegaGraph, edge_types: Tensor) -> tuple[Tensor, bool]:
+    """Checks edge types and lays them out as [structures, edges]; tells whether several structures were given.
+
+    Accepts adjacencies [systems, N, N] or [structures, systems, N, N] with A[b, i, j] on the edge i -> j, and flat types
+    [edges] or [structures, edges] in the graph's order, of any integer type.
+    """
+    if not isinstance(edge_types, Tensor) or edge_types.is_floating_point() or edge_types.is_complex():
+        kind = edge_types.dtype if isinstance(edge_types, Tensor) else type(edge_types).__name__
+        raise TypeError(f"edge_types: expected an integer tensor, got {kind}")
+    several = edge_types.ndim in (2, 4)
+    if edge_types.ndim in (3, 4):
+        flat = graph.flatten_types(edge_types)
+    elif edge_types.ndim in (1, 2):
+        check_tensor("edge_types", edge_types, (*[None] * (edge_types.ndim - 1), graph.edges), edge_types.dtype)
+        flat = edge_types
+    else:
+        raise ValueError(f"edge_types: expected [systems, N, N] or [edges], got shape {[*edge_types.shape]}")
+    checked = _checked_types("edge_types", flat, library.edge_types, graph, True)
+    return checked if several else checked[None], several
+
+
+def flat_node_types(library: ModuleLibrary, graph: MegaGraph, node_types: Tensor | None) -> Tensor | None:
+    """Checks node types, [systems, N] or flat [nodes], and lays them out as [nodes]. None stands for all zero."""
+    if node_types is None:
+        return None
+    if not isinstance(node_types, Tensor) or node_types.is_floating_point() or node_types.is_complex():
+        kind = node_types.dtype if isinstance(node_types, Tensor) else type(node_types).__name__
+        raise TypeError(f"node_types: expected an integer tensor, got {kind}")
+    if node_types.numel() != graph.nodes or node_types.ndim > 2:
+        raise ValueError(f"node_types: expected {graph.nodes} in all, got shape {[*node_types.shape]}")
+    return _checked_types("node_types", node_types.flatten(), library.node_types, graph, False)
+
+
+def _checked_types(name: str, types: Tensor, count: int, graph: MegaGraph, per_edge: bool) -> Tensor:
+    if types.device != graph.device:
+        raise ValueError(f"{name}: expected on {graph.device}, got {types.device}")
+    if types.dtype != torch.uint8:
+        low = types.clamp(-1, count).to(torch.int16)
+        types = torch.where(low < 0, torch.full_like(low, 255), low).to(torch.uint8)
+    check_types(name, types, count, graph, per_edge)
+    return types.contiguous()
+
+
+def error_measure(
+    library: ModuleLibrary, error: str = "squared", scale_squared: float | None = None, weight: Tensor | None = None
+) -> ops.ErrorMeasure:
+    """Checks the choice of error.
+
+    Parameters
+    ----------
+    library : ModuleLibrary
+        Gives features, type and device.
+    error : {"squared", "robust"}
+        Mean squared error, or ``log(scale_squared + squared error)`` per transition and entity.
+    scale_squared : float, optional
+        Positive; needed for and only for "robust".
+    weight : Tensor, optional
+        [D] weights of the features' squared errors, ones if not given.
+    """
+    if error not in ("squared", "robust"):
+        raise ValueError(f"error: expected 'squared' or 'robust', got {error!r}")
+    if (error == "robust") != (scale_squared is not None):
+        raise ValueError(f"scale_squared: expected with error='robust' only, got {scale_squared} with error={error!r}")
+    if scale_squared is not None and not 0 < scale_squared < float("inf"):
+        raise ValueError(f"scale_squared: expected a positive number, got {scale_squared}")
+    scale = library.change_scale
+    if weight is None:
+        weight = torch.ones_like(scale)
+    check_tensor("weight", weight, (library.features,), scale.dtype, scale.device)
+    return ops.ErrorMeasure(weight.contiguous(), scale_squared)
+
+
+@torch.compiler.disable
+def rollout_energy(
+    library: ModuleLibrary,
+    graph: MegaGraph,
+    trajectories: Tensor | Sequence[Tensor],
+    edge_types: Tensor,
+    node_types: Tensor | None = None,
+    rollout: int = 10,
+    error: str = "squared",
+    scale_squared: float | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Energy of structures: how badly the modules, so wired, predict the recorded trajectories.
+
+    The state restarts from the recorded one at steps 0, R, 2R, ... and rolls R steps each time; every predicted state is
+    compared with the recorded one, and the errors are averaged. Differentiable in the library's parameters and in the
+    trajectories (in both of their roles: a recorded state starts a roll-out and is what predictions are compared with).
+
+    Parameters
+    ----------
+    library : ModuleLibrary
+        The modules; its type (float32, or float64 after ``library.double()``) and device are those of the call.
+    graph : MegaGraph
+        Who may act on whom.
+    trajectories : Tensor or sequence of Tensor
+        [systems, steps, N, D], or one [steps, N_b, D] per system where systems differ in size.
+    edge_types : Tensor
+        Integers: an adjacency [systems, N, N], A[b, i, j] on the edge i -> j, or flat [edges] in the graph's order.
+        Several structures of the same systems: [structures, ...].
+    node_types : Tensor, optional
+        Integers [systems, N] or flat [nodes]; all zero if not given.
+    rollout : int
+        R, at least 1; the recording must have at least R + 1 steps.
+    error, scale_squared, weight
+        See :func:`error_measure`. The default is the paper's mean squared error.
+
+    Returns
+    -------
+    Tensor
+        [systems], or [structures, systems] where several structures were given; in the squared units of the
+        trajectories ("squared"), or without unit ("robust").
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        Name the argument, what was expected and what came; a type out of range names its system and edge, a NaN or
+        infinity its system, step and entity.
+
+    Notes
+    -----
+    Energy as in Alet et al., NeurIPS 2019. An energy does not depend, to the bit, on the batch, its order or the number
+    of threads.
+    """
+    if rollout < 1:
+        raise ValueError(f"rollout: expected at least 1, got {rollout}")
+    states, steps = pack_trajectories(library, graph, trajectories, rollout + 1)
+    types, several = flat_edge_types(library, graph, edge_types)
+    nodes = flat_node_types(library, graph, node_types)
+    measure = error_measure(library, error, scale_squared, weight)
+    energy: Tensor = RolloutEnergy.apply(
+        library.flat_parameters(), states, library, graph, steps, types, nodes, rollout, measure
+    )
+    return energy if several else energy[0]
+
+
+def largest_block(graph: MegaGraph, edge_types_count: int) -> int:
+    """Assignments that the best-connected entity's incoming edges have: K^(in-degree)."""
+    degree = int(graph.in_offset.diff().max()) if graph.nodes else 0
+    return int(edge_types_count**degree)
+
+
+def all_transitions(graph: MegaGraph, steps: int) -> Tensor:
+    """[systems, steps - 1] int64: every transition of a recording, by the step it starts from."""
+    return torch.arange(steps - 1, device=graph.device).expand(graph.systems, -1).contiguous()
+
+
+@torch.compiler.disable
+def heat_bath_scores(
+    library: ModuleLibrary,
+    graph: MegaGraph,
+    trajectories: Tensor | Sequence[Tensor],
+    edge_types: Tensor | None = None,
+    node_types: Tensor | None = None,
+    transitions: Tensor | None = None,
+    error: str = "squared",
+    scale_squared: float | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """One-step energies of all the structures that a heat-bath move chooses from, messages shared between them.
+
+    With R = 1 the energy is a mean over receivers of terms that depend only on the types of a receiver's incoming
+    edges. Without ``edge_types``, every assignment of each receiver's incoming edges is scored (blocks); with them, every
+    type of each edge given the others' (conditionals), for receivers with too many assignments. Differentiable in the
+    library's parameters.
+
+    Parameters
+    ----------
+    library, graph, trajectories, node_types, error, scale_squared, weight
+        As for :func:`rollout_energy`.
+    edge_types : Tensor, optional
+        Current types, for conditionals.
+    transitions : Tensor, optional
+        [systems, L] int64: the steps that the scored transitions start from, 0 to steps - 2. All if not given.
+
+    Returns
+    -------
+    Tensor
+        Blocks on complete graphs of one size: [systems, N, K^(N-1)]; assignment ``a`` gives the i-th sender (ascending,
+        the receiver left out) the type ``(a // K^(N-2-i)) % K``. Conditionals there: [systems, N, N-1, K]. On other
+        graphs flat, with the offsets of :func:`nri_fast.ops.row_offsets`.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        As :func:`rollout_energy`; ValueError for blocks with more than 4,096 assignments.
+
+    Notes
+    -----
+    The energy of a structure at R = 1 is the mean over receivers of the scores of its assignments.
+    """
+    states, steps = pack_trajectories(library, graph, trajectories)
+    measure = error_measure(library, error, scale_squared, weight)
+    nodes = flat_node_types(library, graph, node_types)
+    current = None
+    if edge_types is not None:
+        types, several = flat_edge_types(library, graph, edge_types)
+        if several:
+            raise ValueError(f"edge_types: expected one structure, got shape {[*edge_types.shape]}")
+        current = types[0]
+    elif largest_block(graph, library.edge_types) > LARGEST_BLOCK:
+        raise ValueError(
+            f"graph: an entity's incoming edges have {largest_block(graph, library.edge_types)} assignments, expected at "
+            f"most {LARGEST_BLOCK}; give edge_types to score one edge at a time"
+        )
+    if transitions is None:
+        start = all_transitions(graph, steps)
+    else:
+        check_tensor("transitions", transitions, (graph.systems, None), torch.int64, graph.device)
+        outside = (transitions < 0) | (transitions > steps - 2)
+        if bool(outside.any()):
+            place = outside.nonzero()[0].tolist()
+            raise IndexError(f"transitions{place}: {int(transitions[outside][0])}, expected 0 to {steps - 2}")
+        if transitions.shape[1] == 0:
+            raise ValueError("transitions: expected at least one per system, got none")
+        start = transitions.contiguous()
+    offsets = ops.row_offsets(graph, library.edge_types, current is not None)
+    problem = ops.HeatBathProblem(library, graph, states.detach(), steps, start, offsets, measure, nodes, current)
+    scores: Tensor = HeatBathScores.apply(library.flat_parameters(), problem)
+    if graph.entities is None:
+        return scores
+    shape = (-1,) if current is None else (graph.entities - 1, library.edge_types)
+    return scores.reshape(graph.systems, graph.entities, *shape)
+
+
+@torch.compiler.disable
+def forecast(
+    library: ModuleLibrary,
+    graph: MegaGraph,
+    initial: Tensor,
+    edge_types: Tensor,
+    node_types: Tensor | None = None,
+    horizon: int = 20,
+) -> Tensor:
+    """Open-loop roll-out: what the modules, so wired, predict from one state on. Not differentiable.
+
+    Parameters
+    ----------
+    library, graph, edge_types, node_types
+        As for :func:`rollout_energy`.
+    initial : Tensor
+        [systems, N, D], or flat [nodes, D].
+    horizon : int
+        Steps to predict, at least 1.
+
+    Returns
+    -------
+    Tensor
+        [systems, horizon, N, D] where all systems are of one size; otherwise flat, each system's [horizon, N_b, D]
+        behind the other.
+    """
+    if horizon < 1:
+        raise ValueError(f"horizon: expected at least 1, got {horizon}")
+    scale = library.change_scale
+    sizes = set(graph.sizes)
+    shape: tuple[int | None, ...] = (graph.nodes, library.features)
+    if initial.ndim == 3 and len(sizes) == 1:
+        shape = (graph.systems, *sizes, library.features)
+    check_tensor("initial", initial, shape, scale.dtype, scale.device)
+    if not bool(torch.isfinite(initial).all()):
+        place = (~torch.isfinite(initial)).nonzero()[0].tolist()
+        raise ValueError(f"initial{place}: expected finite numbers")
+    types, several = flat_edge_types(library, graph, edge_types)
+    if several:
+        raise ValueError(f"edge_types: expected one structure, got shape {[*edge_types.shape]}")
+    nodes = flat_node_types(library, graph, node_types)
+    with torch.no_grad():
+        parameters = library.flat_parameters()
+        states = ops.forecast(library, parameters, graph, initial.detach().contiguous(), horizon, types[0], nodes)
+    return states.reshape(graph.systems, horizon, *sizes, library.features) if len(sizes) == 1 else states

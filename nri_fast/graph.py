@@ -1,0 +1,201 @@
+"""The mega-graph: many systems side by side in one disconnected graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nri_fast import _core
+
+
+class MegaGraph:
+    """Connectivity of a batch of systems, systems of different sizes included.
+
+    Entities are numbered through the whole batch, a system's entities consecutively. Edges are held in one order: by
+    receiver, then by sender; flat edge types follow it. Build one with :meth:`complete`, :meth:`complete_ragged` or
+    :meth:`from_edge_index`.
+
+    Attributes
+    ----------
+    systems, nodes, edges : int
+        How many there are, all systems together.
+    node_offset : Tensor
+        [systems + 1] int64; system ``b`` holds entities ``node_offset[b]`` to ``node_offset[b + 1] - 1``.
+    in_offset : Tensor
+        [nodes + 1] int64; entity ``v`` receives edges ``in_offset[v]`` to ``in_offset[v + 1] - 1``.
+    sender, receiver : Tensor
+        [edges] int64; where each edge comes from and goes to.
+    entities : int or None
+        Entities per system where the graph is complete and all systems are of one size, otherwise None.
+    """
+
+    def __init__(self, node_offset: Tensor, sender: Tensor, receiver: Tensor, entities: int | None = None) -> None:
+        self.systems = node_offset.numel() - 1
+        self.nodes = int(node_offset[-1])
+        self.edges = sender.numel()
+        self.entities = entities
+        self.node_offset = node_offset
+        self.sender = sender
+        self.receiver = receiver
+        degree = torch.bincount(receiver, minlength=self.nodes)
+        self.in_offset = torch.cat([degree.new_zeros(1), degree.cumsum(0)])
+        self._host_node_offset = node_offset.cpu().contiguous()
+        self._host_edge_offset = self.in_offset[node_offset].cpu().contiguous()
+
+    @classmethod
+    def complete(cls, systems: int, entities: int, device: torch.device | str = "cpu") -> MegaGraph:
+        """Every entity of a system acts on every other one; all systems have the same number of entities.
+
+        Parameters
+        ----------
+        systems : int
+            Number of systems, at least 0.
+        entities : int
+            Entities per system, at least 1.
+        device : torch.device or str
+            Where the index arrays live: the device of the trajectories they will be used with.
+        """
+        if systems < 0 or entities < 1:
+            raise ValueError(f"systems, entities: expected at least 0 and 1, got {systems} and {entities}")
+        pairs = torch.arange(entities, device=device)
+        receiver = pairs.repeat_interleave(entities - 1)
+        sender = torch.arange(entities * (entities - 1), device=device) % max(entities - 1, 1)
+        sender = sender + (sender >= receiver)
+        shift = (torch.arange(systems, device=device) * entities)[:, None]
+        node_offset = torch.arange(systems + 1, device=device) * entities
+        return cls(node_offset, (sender + shift).flatten(), (receiver + shift).flatten(), entities)
+
+    @classmethod
+    def complete_ragged(cls, entities: Sequence[int], device: torch.device | str = "cpu") -> MegaGraph:
+        """Complete graphs of different sizes, ``entities[b]`` (at least 1) being system ``b``'s."""
+        sizes = [int(n) for n in entities]
+        senders, receivers, first = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=torch.int64)], 0
+        for b, n in enumerate(sizes):
+            if n < 1:
+                raise ValueError(f"entities[{b}]: expected at least 1, got {n}")
+            one = cls.complete(1, n)
+            senders.append(one.sender + first)
+            receivers.append(one.receiver + first)
+            first += n
+        uniform = sizes[0] if sizes and len(set(sizes)) == 1 else None
+        offset = torch.tensor([0, *np.cumsum(sizes, dtype=np.int64).tolist()])
+        return cls(offset, torch.cat(senders), torch.cat(receivers), uniform).to(device)
+
+    @classmethod
+    def from_edge_index(cls, edge_index: Tensor, entities: Sequence[int]) -> MegaGraph:
+        """Any set of edges.
+
+        Parameters
+        ----------
+        edge_index : Tensor
+            [2, edges] integers; row 0 senders, row 1 receivers, numbered through the whole batch (the convention of
+            PyTorch Geometric). Any order; the graph's own is by receiver, then sender, as :attr:`edge_index` shows.
+        entities : sequence of int
+            Number of entities of each system.
+
+        Raises
+        ------
+        IndexError
+            If an edge names an entity that is not there or joins two systems.
+        ValueError
+            For a wrong shape, an edge from an entity to itself, or one given twice.
+        """
+        if edge_index.ndim != 2 or edge_index.shape[0] != 2 or edge_index.is_floating_point():
+            raise ValueError(f"edge_index: expected integers [2, edges], got {edge_index.dtype} {[*edge_index.shape]}")
+        sizes = torch.tensor([int(n) for n in entities], dtype=torch.int64)
+        if (sizes < 1).any():
+            raise ValueError(f"entities[{int((sizes < 1).nonzero()[0])}]: expected at least 1")
+        node_offset = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        index = edge_index.detach().to("cpu", torch.int64)
+        nodes = int(node_offset[-1])
+        outside = ((index < 0) | (index >= nodes)).any(0).nonzero()
+        if outside.numel():
+            e = int(outside[0])
+            raise IndexError(f"edge_index[:, {e}]: entities {index[:, e].tolist()}, expected 0 to {nodes - 1}")
+        system = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+        across = (system[index[0]] != system[index[1]]).nonzero()
+        if across.numel():
+            e = int(across[0])
+            raise IndexError(f"edge_index[:, {e}]: joins systems {system[index[:, e]].tolist()}, expected one system")
+        loops = (index[0] == index[1]).nonzero()
+        if loops.numel():
+            raise ValueError(f"edge_index[:, {int(loops[0])}]: an edge from an entity to itself")
+        key, order = torch.sort(index[1] * nodes + index[0])
+        twice = (key[1:] == key[:-1]).nonzero()
+        if twice.numel():
+            e = int(order[int(twice[0]) + 1])
+            raise ValueError(f"edge_index[:, {e}]: edge {index[:, e].tolist()} is given twice")
+        return cls(node_offset, index[0][order], index[1][order]).to(edge_index.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the index arrays live."""
+        return self.sender.device
+
+    @property
+    def edge_index(self) -> Tensor:
+        """[2, edges] int64: row 0 senders, row 1 receivers, in the graph's order."""
+        return torch.stack([self.sender, self.receiver])
+
+    def to(self, device: torch.device | str) -> MegaGraph:
+        """The same graph on another device."""
+        if torch.device(device) == self.device:
+            return self
+        moved = (self.node_offset.to(device), self.sender.to(device), self.receiver.to(device))
+        return MegaGraph(*moved, entities=self.entities)
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Number of entities of each system."""
+        return self._host_node_offset.diff().tolist()
+
+    def system_of_edge(self, edge: int) -> int:
+        """The system that an edge belongs to."""
+        return int(torch.searchsorted(self._host_edge_offset, edge, right=True)) - 1
+
+    def flatten_types(self, adjacency: Tensor) -> Tensor:
+        """Types per edge, [..., edges], from adjacencies [..., systems, N, N] with A[..., b, i, j] on edge i -> j."""
+        n = max(self.sizes, default=0)
+        if adjacency.shape[-3:] != (self.systems, n, n):
+            expected = [self.systems, n, n]
+            raise ValueError(f"adjacency: expected [..., {expected}], got {[*adjacency.shape]}")
+        return adjacency[(..., *self._adjacency_index)]
+
+    def adjacency(self, types: Tensor) -> Tensor:
+        """Adjacencies [..., systems, N, N] from types per edge [..., edges]; 0 where there is no edge.
+
+        In a ragged graph N is the size of the largest system and smaller ones are padded with zeros.
+        """
+        n = max(self.sizes, default=0)
+        result = types.new_zeros(*types.shape[:-1], self.systems, n, n)
+        result[(..., *self._adjacency_index)] = types
+        return result
+
+    @cached_property
+    def _adjacency_index(self) -> tuple[Tensor, Tensor, Tensor]:
+        sizes = self.node_offset.diff()
+        system = torch.repeat_interleave(torch.arange(self.systems, device=self.device), sizes)[self.receiver]
+        first = self.node_offset[system]
+        return system, self.sender - first, self.receiver - first
+
+    @cached_property
+    def native(self) -> _core.Graph:
+        """What the kernels see. Holds addresses of this object's arrays."""
+        return _core.Graph(
+            self.systems,
+            self.nodes,
+            self.edges,
+            self.node_offset.data_ptr(),
+            self.in_offset.data_ptr(),
+            self.sender.data_ptr(),
+            self.receiver.data_ptr(),
+            self._host_node_offset.data_ptr(),
+            self._host_edge_offset.data_ptr(),
+        )
+
+    def __repr__(self) -> str:
+        return f"MegaGraph(systems={self.systems}, nodes={self.nodes}, edges={self.edges}, device={self.device})"

@@ -1,0 +1,405 @@
+"""The operations as the kernels offer them: flat tensors in, flat tensors out, no gradients.
+
+This is the only module that takes addresses. Every function allocates its results, hands pointers to the native core and
+keeps the tensors alive meanwhile. Shapes are those of the headers in ``csrc/ops``: trajectories flat (each system's
+[steps, entities, features] behind the other), types flat per edge and per entity. Arguments are trusted to have passed
+:mod:`nri_fast.checks`; the public functions of :mod:`nri_fast.energies` do that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nri_fast import _core
+from nri_fast.graph import MegaGraph
+from nri_fast.modules import ModuleLibrary
+
+SIMULATORS = ("springs", "charged", "kuramoto")
+SPLITS = ("train", "valid", "test")
+COUNTS = ("proposed", "accepted", "accepted_worsening", "not_finite")
+
+_threads = _core.hardware_threads()
+_emulate_cuda = False
+
+
+def set_threads(threads: int) -> None:
+    """Sets how many threads the CPU kernels use; no result depends on it. The default is every processor."""
+    global _threads
+    if threads < 1:
+        raise ValueError(f"threads: expected at least 1, got {threads}")
+    _threads = threads
+
+
+def get_threads() -> int:
+    """How many threads the CPU kernels use."""
+    return _threads
+
+
+@contextmanager
+def emulated_cuda() -> Iterator[None]:
+    """Runs CPU tensors through the CUDA kernels as compiled for the host, where the build has them (for tests)."""
+    global _emulate_cuda
+    if _core.cuda_build() != "emulated":
+        raise RuntimeError(f"the CUDA kernels were built as '{_core.cuda_build()}', expected 'emulated'")
+    _emulate_cuda = True
+    try:
+        yield
+    finally:
+        _emulate_cuda = False
+
+
+@dataclass(frozen=True)
+class ErrorMeasure:
+    """How a transition's error is measured.
+
+    ``e`` is the mean over features of ``weight * (predicted - recorded)^2``; the energy averages ``e`` over transitions
+    and entities, or, with ``scale_squared`` set, the robust ``log(scale_squared + e)``.
+
+    Attributes
+    ----------
+    weight : Tensor
+        [D] weights, same type and device as the trajectories.
+    scale_squared : float or None
+        s^2 of the robust error, positive.
+    """
+
+    weight: Tensor
+    scale_squared: float | None = None
+
+    @property
+    def native(self) -> _core.ErrorMeasure:
+        """What the kernels see."""
+        return _core.ErrorMeasure(self.scale_squared is not None, self.scale_squared or 0.0, self.weight.data_ptr())
+
+
+def _place(tensor: Tensor) -> _core.Place:
+    if tensor.is_cuda:
+        index = tensor.device.index
+        return _core.Place(True, 1, index, torch.cuda.current_stream(index).cuda_stream)
+    return _core.Place(_emulate_cuda, _threads, -1, 0)
+
+
+def _address(tensor: Tensor | None) -> int:
+    if tensor is None:
+        return 0
+    assert tensor.is_contiguous()
+    return tensor.data_ptr()
+
+
+def rollout_energy(
+    library: ModuleLibrary,
+    parameters: Tensor,
+    graph: MegaGraph,
+    states: Tensor,
+    steps: int,
+    edge_types: Tensor,
+    node_types: Tensor | None,
+    rollout: int,
+    error: ErrorMeasure,
+) -> Tensor:
+    """[structures, systems] energies of ``edge_types`` [structures, edges]. See ``csrc/ops/rollout_energy.h``."""
+    energy = states.new_empty(edge_types.shape[0], graph.systems)
+    _core.rollout_energy(
+        _place(states),
+        states.dtype == torch.float64,
+        library.layout,
+        _address(parameters),
+        graph.native,
+        _core.Trajectories(steps, _address(states)),
+        error.native,
+        rollout,
+        _address(node_types),
+        edge_types.shape[0],
+        _address(edge_types),
+        _address(energy),
+    )
+    return energy
+
+
+def rollout_gradient(
+    library: ModuleLibrary,
+    parameters: Tensor,
+    graph: MegaGraph,
+    states: Tensor,
+    steps: int,
+    edge_types: Tensor,
+    node_types: Tensor | None,
+    rollout: int,
+    error: ErrorMeasure,
+    cotangent: Tensor,
+    with_states: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Energies [systems], parameter gradient [P] and, if wanted, the gradient of ``states``, for one structure.
+
+    See ``csrc/ops/rollout_gradient.h``. Energies of systems with a zero ``cotangent`` are not evaluated and come as 0.
+    """
+    energy = states.new_empty(graph.systems)
+    parameter_gradient = torch.empty_like(parameters)
+    state_gradient = torch.empty_like(states) if with_states else None
+    _core.rollout_gradient(
+        _place(states),
+        states.dtype == torch.float64,
+        library.layout,
+        _address(parameters),
+        graph.native,
+        _core.Trajectories(steps, _address(states)),
+        error.native,
+        rollout,
+        _address(node_types),
+        _address(edge_types),
+        _address(cotangent),
+        _address(energy),
+        _address(parameter_gradient),
+        _address(state_gradient),
+    )
+    return energy, parameter_gradient, state_gradient
+
+
+def forecast(
+    library: ModuleLibrary,
+    parameters: Tensor,
+    graph: MegaGraph,
+    initial: Tensor,
+    horizon: int,
+    edge_types: Tensor,
+    node_types: Tensor | None,
+) -> Tensor:
+    """Flat predicted trajectories of ``horizon`` steps from ``initial`` [nodes, D]."""
+    states = initial.new_empty(horizon * initial.numel())
+    _core.forecast(
+        _place(initial),
+        initial.dtype == torch.float64,
+        library.layout,
+        _address(parameters),
+        graph.native,
+        _address(initial),
+        horizon,
+        _address(edge_types),
+        _address(node_types),
+        _address(states),
+    )
+    return states
+
+
+def row_offsets(graph: MegaGraph, edge_types_count: int, conditionals: bool) -> Tensor:
+    """[nodes + 1] int64: where each receiver's heat-bath scores begin."""
+    degree = graph.in_offset.diff()
+    if conditionals:
+        rows = degree * edge_types_count
+    else:
+        rows = torch.pow(torch.full_like(degree, edge_types_count), degree)
+    return torch.cat([rows.new_zeros(1), rows.cumsum(0)])
+
+
+@dataclass(frozen=True)
+class HeatBathProblem:
+    """Arguments that heat-bath scores and their gradient share. See ``csrc/ops/heat_bath.h``.
+
+    ``start`` is [systems, transitions] int64; ``edge_types`` [edges] is None for blocks (every assignment of a
+    receiver's incoming edges) and the current types for conditionals (one edge at a time given the others).
+    """
+
+    library: ModuleLibrary
+    graph: MegaGraph
+    states: Tensor
+    steps: int
+    start: Tensor
+    row_offset: Tensor
+    error: ErrorMeasure
+    node_types: Tensor | None = None
+    edge_types: Tensor | None = None
+
+    def _call(self, parameters: Tensor, cotangent: Tensor | None, output: Tensor) -> Tensor:
+        _core.heat_bath(
+            _place(self.states),
+            self.states.dtype == torch.float64,
+            self.library.layout,
+            _address(parameters),
+            self.graph.native,
+            _core.Trajectories(self.steps, _address(self.states)),
+            self.error.native,
+            self.edge_types is not None,
+            self.start.shape[1],
+            _address(self.start),
+            _address(self.node_types),
+            _address(self.edge_types),
+            _address(self.row_offset),
+            _address(cotangent),
+            _address(output),
+        )
+        return output
+
+    def scores(self, parameters: Tensor) -> Tensor:
+        """[rows] scores."""
+        return self._call(parameters, None, self.states.new_empty(int(self.row_offset[-1])))
+
+    def gradient(self, parameters: Tensor, cotangent: Tensor) -> Tensor:
+        """[P] gradient of the sum of ``cotangent * scores``. Rows of zero cotangent cost nothing."""
+        return self._call(parameters, cotangent, torch.empty_like(parameters))
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Names random draws: the same names give the same numbers on every device and in every batch.
+
+    Attributes
+    ----------
+    seed : int
+        0 to 2^64 - 1.
+    step : int
+        Which bounce of the run, 0 to 2^32 - 1.
+    system_ids : Tensor
+        [systems] int64: the systems' places in the whole data set.
+    """
+
+    seed: int
+    step: int
+    system_ids: Tensor
+
+
+def metropolis_propose(
+    graph: MegaGraph,
+    draws: Draws,
+    edge_types_count: int,
+    node_types_count: int,
+    edge_types: Tensor,
+    node_types: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Copies of the types with one random edge or entity of every system changed. See ``csrc/ops/anneal.h``."""
+    proposed_edges = torch.empty_like(edge_types)
+    proposed_nodes = None if node_types is None else torch.empty_like(node_types)
+    _core.metropolis_propose(
+        _place(edge_types),
+        graph.native,
+        draws.seed,
+        draws.step,
+        _address(draws.system_ids),
+        edge_types_count,
+        node_types_count,
+        _address(edge_types),
+        _address(node_types),
+        _address(proposed_edges),
+        _address(proposed_nodes),
+    )
+    return proposed_edges, proposed_nodes
+
+
+def metropolis_decide(
+    graph: MegaGraph,
+    draws: Draws,
+    temperature: Tensor,
+    proposed_energy: Tensor,
+    proposed_edge_types: Tensor,
+    proposed_node_types: Tensor | None,
+    energy: Tensor,
+    edge_types: Tensor,
+    node_types: Tensor | None,
+    counts: Tensor,
+) -> None:
+    """Accepts or rejects every system's proposal in place.
+
+    ``energy`` [systems] and the types are updated where accepted; ``counts`` [systems, 4] int64 is added to (columns:
+    :data:`COUNTS`). ``temperature`` is one number in a tensor. See ``csrc/ops/anneal.h``.
+    """
+    _core.metropolis_decide(
+        _place(energy),
+        energy.dtype == torch.float64,
+        graph.native,
+        draws.seed,
+        draws.step,
+        _address(draws.system_ids),
+        _address(temperature),
+        _address(proposed_energy),
+        _address(proposed_edge_types),
+        _address(proposed_node_types),
+        _address(energy),
+        _address(edge_types),
+        _address(node_types),
+        _address(counts),
+    )
+
+
+def heat_bath_sample(
+    graph: MegaGraph,
+    draws: Draws,
+    edge_types_count: int,
+    conditionals: bool,
+    row_offset: Tensor,
+    scores: Tensor,
+    temperature: float,
+    edge_types: Tensor,
+) -> None:
+    """Draws types from softmax(-scores / temperature), in place in ``edge_types``. See ``csrc/ops/anneal.h``."""
+    _core.heat_bath_sample(
+        _place(scores),
+        scores.dtype == torch.float64,
+        graph.native,
+        draws.seed,
+        draws.step,
+        _address(draws.system_ids),
+        edge_types_count,
+        conditionals,
+        _address(row_offset),
+        _address(scores),
+        temperature,
+        _address(edge_types),
+    )
+
+
+def responsibilities(row_offset: Tensor, scores: Tensor, temperature: float, group: int = 0) -> Tensor:
+    """[rows] softmax(-scores / temperature) over each receiver's rows, or over every ``group`` consecutive rows.
+
+    Weights below 2^-24 of the largest are exactly zero.
+    """
+    weights = torch.empty_like(scores)
+    _core.responsibilities(
+        _place(scores),
+        scores.dtype == torch.float64,
+        row_offset.numel() - 1,
+        _address(row_offset),
+        group,
+        _address(scores),
+        temperature,
+        _address(weights),
+    )
+    return weights
+
+
+def simulate(
+    kind: str,
+    systems: int,
+    entities: int,
+    steps: int,
+    seed: int,
+    split: str = "train",
+    first_system: int = 0,
+    device: torch.device | str = "cpu",
+    threads: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """States [systems, steps, entities, 4] float64 and edges [systems, entities, entities] uint8.
+
+    See ``csrc/ops/simulate.h``. ``threads`` overrides :func:`set_threads` for this call.
+    """
+    states = torch.empty(systems, steps, entities, 4, dtype=torch.float64, device=device)
+    edges = torch.empty(systems, entities, entities, dtype=torch.uint8, device=device)
+    place = _place(states)
+    if threads is not None and not states.is_cuda:
+        place = _core.Place(_emulate_cuda, threads, -1, 0)
+    _core.simulate(
+        place,
+        SIMULATORS.index(kind),
+        systems,
+        entities,
+        steps,
+        seed,
+        SPLITS.index(split),
+        first_system,
+        _address(states),
+        _address(edges),
+    )
+    return states, edges

@@ -1,0 +1,128 @@
+"""The operations once more in plain torch, from the method's equations and nothing of the kernels': their oracle.
+
+One system at a time, one edge at a time, every structure evaluated by itself. Slow, and meant to be read.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from nri_fast.graph import MegaGraph
+from nri_fast.modules import ModuleLibrary
+
+
+def message_passing_step(
+    library: ModuleLibrary, edges: list[tuple[int, int]], edge_types: Tensor, node_types: Tensor, state: Tensor
+) -> Tensor:
+    """[N, D] -> [N, D]: one step of one system, ``edges`` being (sender, receiver) pairs."""
+    entities = state.shape[0]
+    sums = [state.new_zeros(library.message) for _ in range(entities)]
+    for (i, j), k in zip(edges, edge_types.tolist(), strict=True):
+        if not (library.silent and k == 0):
+            sums[j] = sums[j] + library.edge_module(k)(torch.cat([state[i], state[j]]))
+    changes = [library.node_module(int(node_types[j]))(torch.cat([sums[j], state[j]])) for j in range(entities)]
+    return state + torch.stack(changes)
+
+
+def transition_errors(
+    predicted: Tensor, recorded: Tensor, scale_squared: float | None = None, weight: Tensor | None = None
+) -> Tensor:
+    """[..., D] -> [...]: weighted mean squared error of each transition, or the robust error's logarithm of it."""
+    error = (predicted - recorded) ** 2
+    error = (error if weight is None else error * weight).mean(-1)
+    return error if scale_squared is None else torch.log(scale_squared + error)
+
+
+def systems_of(
+    graph: MegaGraph, edge_types: Tensor, node_types: Tensor | None
+) -> list[tuple[list[tuple[int, int]], Tensor, Tensor]]:
+    """Cuts a mega-graph and flat types into systems: edges, edge types, node types of each."""
+    result = []
+    for b in range(graph.systems):
+        first, last = int(graph.node_offset[b]), int(graph.node_offset[b + 1])
+        mine = [e for e in range(graph.edges) if first <= int(graph.receiver[e]) < last]
+        edges = [(int(graph.sender[e]) - first, int(graph.receiver[e]) - first) for e in mine]
+        nodes = torch.zeros(last - first, dtype=torch.int64) if node_types is None else node_types[first:last]
+        result.append((edges, edge_types[mine], nodes))
+    return result
+
+
+def rollout_energy(
+    library: ModuleLibrary,
+    graph: MegaGraph,
+    trajectories: list[Tensor],
+    edge_types: Tensor,
+    node_types: Tensor | None = None,
+    rollout: int = 10,
+    scale_squared: float | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """[systems] energies of one structure, given flat types and one [steps, N_b, D] per system."""
+    energies = []
+    systems = systems_of(graph, edge_types, node_types)
+    for (edges, types, nodes), states in zip(systems, trajectories, strict=True):
+        predictions = []
+        for start in range(0, states.shape[0] - 1, rollout):
+            state = states[start]
+            for _ in range(min(rollout, states.shape[0] - 1 - start)):
+                state = message_passing_step(library, edges, types, nodes, state)
+                predictions.append(state)
+        energies.append(transition_errors(torch.stack(predictions), states[1:], scale_squared, weight).mean())
+    return torch.stack(energies)
+
+
+def forecast(
+    library: ModuleLibrary,
+    graph: MegaGraph,
+    initial: Tensor,
+    edge_types: Tensor,
+    node_types: Tensor | None = None,
+    horizon: int = 20,
+) -> list[Tensor]:
+    """One [horizon, N_b, D] per system, from flat ``initial`` [nodes, D]."""
+    result = []
+    for b, (edges, types, nodes) in enumerate(systems_of(graph, edge_types, node_types)):
+        state = initial[int(graph.node_offset[b]) : int(graph.node_offset[b + 1])]
+        states = []
+        for _ in range(horizon):
+            state = message_passing_step(library, edges, types, nodes, state)
+            states.append(state)
+        result.append(torch.stack(states))
+    return result
+
+
+def heat_bath_scores(
+    library: ModuleLibrary,
+    graph: MegaGraph,
+    trajectories: list[Tensor],
+    transitions: Tensor,
+    edge_types: Tensor | None = None,
+    node_types: Tensor | None = None,
+    scale_squared: float | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Flat scores, each from a whole one-step evaluation of a system under a structure that contains the row."""
+    scores = []
+    current = torch.zeros(graph.edges, dtype=torch.int64) if edge_types is None else edge_types.long()
+    for b, (edges, types, nodes) in enumerate(systems_of(graph, current, node_types)):
+        states = trajectories[b]
+        for receiver in range(states.shape[1]):
+            incoming = [e for e, (_, j) in enumerate(edges) if j == receiver]
+            if edge_types is None:
+                rows = list(itertools.product(range(library.edge_types), repeat=len(incoming)))
+                changes = [dict(zip(incoming, row, strict=True)) for row in rows]
+            else:
+                changes = [{e: k} for e in incoming for k in range(library.edge_types)]
+            for change in changes:
+                wired = types.clone()
+                for e, k in change.items():
+                    wired[e] = k
+                errors = []
+                for t in transitions[b].tolist():
+                    predicted = message_passing_step(library, edges, wired, nodes, states[t])[receiver]
+                    errors.append(transition_errors(predicted, states[t + 1][receiver], scale_squared, weight))
+                scores.append(torch.stack(errors).mean())
+    return torch.stack(scores)

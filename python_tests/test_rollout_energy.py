@@ -1,0 +1,167 @@
+"""Roll-out energies, their gradients and forecasts, against the plain-torch oracle."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cases import TOLERANCE, assert_close, assert_same_bits, make_case
+
+import nri_fast as nf
+from nri_fast import ops, reference
+from nri_fast.energies import forecast, rollout_energy
+
+SHAPES = {
+    "ragged": {},
+    "one edge type": {"edge_types": 1},
+    "three edge types": {"edge_types": 3, "node_types": 3},
+    "silent": {"edge_types": 3, "silent": True},
+    "only the silent type": {"edge_types": 1, "silent": True},
+    "relative": {"features": 4, "relative": (0, 1)},
+    "single layers": {"edge_hidden": (), "node_hidden": ()},
+    "deep and wide": {"edge_hidden": (33, 17, 70), "node_hidden": (40,), "message": 34},
+    "complete": {"sizes": [4, 4, 4], "keep": 2.0},
+    "no edges": {"keep": -1.0},
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("rollout", [1, 3, 7])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_energy_equals_oracle(backend: torch.device, shape: str, rollout: int, dtype: torch.dtype) -> None:
+    case = make_case(dtype, **SHAPES[shape])
+    for scale_squared, weight in [(None, None), (0.1, torch.rand(case.library.features, dtype=dtype))]:
+        expected = reference.rollout_energy(
+            case.library,
+            case.graph,
+            case.trajectories,
+            case.edge_types,
+            case.node_types,
+            rollout,
+            scale_squared,
+            weight,
+        )
+        there = case.on(backend)
+        got = rollout_energy(
+            there.library,
+            there.graph,
+            there.trajectories,
+            there.edge_types,
+            there.node_types,
+            rollout,
+            "squared" if scale_squared is None else "robust",
+            scale_squared,
+            None if weight is None else weight.to(backend),
+        )
+        assert_close(got, expected, TOLERANCE[dtype])
+        case = case.on(torch.device("cpu"))
+
+
+def test_several_structures_in_one_call(backend: torch.device) -> None:
+    case = make_case(edge_types=3).on(backend)
+    types = torch.randint(3, (5, case.graph.edges), dtype=torch.uint8, device=backend)
+    together = rollout_energy(case.library, case.graph, case.trajectories, types, case.node_types, 3)
+    for one, energy in zip(types, together, strict=True):
+        alone = rollout_energy(case.library, case.graph, case.trajectories, one, case.node_types, 3)
+        assert_same_bits(energy, alone)
+
+
+@pytest.mark.parametrize("rollout", [1, 3, 7])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradient_equals_autograd_of_oracle(backend: torch.device, shape: str, rollout: int) -> None:
+    case = make_case(**SHAPES[shape])
+    cotangent = torch.randn(case.graph.systems, dtype=torch.float64)
+    states = [x.requires_grad_() for x in case.trajectories]
+    energy = reference.rollout_energy(case.library, case.graph, states, case.edge_types, case.node_types, rollout, 0.1)
+    parameters = list(case.library.parameters())
+    expected = torch.autograd.grad((energy * cotangent).sum(), [*states, *parameters], allow_unused=True)
+
+    there = case.on(backend)
+    states = [x.detach().requires_grad_() for x in there.trajectories]
+    energy = rollout_energy(
+        there.library, there.graph, states, there.edge_types, there.node_types, rollout, "robust", 0.1
+    )
+    inputs = [*states, *there.library.parameters()]
+    got = torch.autograd.grad((energy * cotangent.to(backend)).sum(), inputs, allow_unused=True)
+    for g, e, x in zip(got, expected, [*case.trajectories, *parameters], strict=True):
+        assert_close(torch.zeros_like(x) if g is None else g, torch.zeros_like(x) if e is None else e, 1e-10)
+
+
+def test_gradcheck() -> None:
+    case = make_case(sizes=[3, 2], steps=4)
+    states = torch.cat([x.flatten() for x in case.trajectories]).requires_grad_()
+    shapes = [x.shape for x in case.trajectories]
+    names, values = zip(*case.library.named_parameters(), strict=True)
+
+    def energy(states: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        parts = states.split([shape.numel() for shape in shapes])
+        trajectories = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+        arguments = (case.graph, trajectories, case.edge_types, case.node_types, 2, "robust", 0.2)
+        library = _Replaced(case.library, dict(zip(names, parameters, strict=True)))
+        return torch.func.functional_call(library, {}, arguments)
+
+    assert torch.autograd.gradcheck(energy, (states, *values), eps=1e-6, atol=1e-7)
+
+
+class _Replaced(torch.nn.Module):
+    """Energies of a library whose parameters are exchanged for the call."""
+
+    def __init__(self, library: nf.ModuleLibrary, parameters: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        self._call = (library, parameters)
+
+    def forward(self, *arguments: object) -> torch.Tensor:
+        library, parameters = self._call
+        with torch.nn.utils.stateless._reparametrize_module(library, parameters):
+            return rollout_energy(library, *arguments)  # type: ignore[arg-type]
+
+
+def test_systems_with_zero_cotangent_are_skipped(backend: torch.device) -> None:
+    case = make_case().on(backend)
+    case.trajectories[2][:] = 1e200  # overflows: its gradient would be NaN
+    energy = rollout_energy(case.library, case.graph, case.trajectories, case.edge_types, case.node_types, 3)
+    cotangent = torch.tensor([1.0, 1.0, 0.0, 1.0], dtype=torch.float64, device=backend)
+    gradients = torch.autograd.grad(energy, list(case.library.parameters()), cotangent, allow_unused=True)
+    assert all(bool(torch.isfinite(g).all()) for g in gradients if g is not None)
+    assert not bool(torch.isfinite(energy[2]))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_forecast_equals_oracle(backend: torch.device, shape: str) -> None:
+    case = make_case(**SHAPES[shape])
+    initial = torch.cat([x[0] for x in case.trajectories])
+    expected = reference.forecast(case.library, case.graph, initial, case.edge_types, case.node_types, 4)
+    there = case.on(backend)
+    got = forecast(there.library, there.graph, initial.to(backend), there.edge_types, there.node_types, 4)
+    assert_close(got.flatten(), torch.cat([x.flatten() for x in expected]), 1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_energy_does_not_know_its_batch(backend: torch.device, dtype: torch.dtype) -> None:
+    sizes = [5] * 9
+    case = make_case(dtype, sizes=sizes, keep=2.0, edge_hidden=(33,), message=20).on(backend)
+    graph = nf.MegaGraph.complete(9, 5, backend)
+    states = torch.stack(case.trajectories)
+    types = graph.adjacency(case.edge_types)
+    together = rollout_energy(case.library, graph, states, types, rollout=3)
+    order = torch.randperm(9)
+    shuffled = rollout_energy(case.library, graph, states[order], types[order], rollout=3)
+    assert_same_bits(shuffled, together[order])
+    for part in (slice(0, 1), slice(1, 4), slice(4, 9)):
+        split = nf.MegaGraph.complete(len(range(9)[part]), 5, backend)
+        assert_same_bits(rollout_energy(case.library, split, states[part], types[part], rollout=3), together[part])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_results_do_not_know_the_threads(dtype: torch.dtype) -> None:
+    case = make_case(dtype, sizes=[5] * 40, keep=2.0, edge_hidden=(33,), message=20)
+    before, results = ops.get_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            ops.set_threads(threads)
+            energy = rollout_energy(case.library, case.graph, case.trajectories, case.edge_types, case.node_types, 3)
+            results.append([energy, *torch.autograd.grad(energy.sum(), list(case.library.parameters()))])
+    finally:
+        ops.set_threads(before)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert_same_bits(a, b)

@@ -3,12 +3,6 @@
 namespace nri::cuda {
 namespace {
 
-__global__ void find_systems(int64_t nodes, int64_t first_node, int64_t systems, const int64_t* node_offset,
-                             int64_t* system_of_node) {
-  const int64_t node = global_index();
-  if (node < nodes) system_of_node[node] = find_range(node_offset, systems, first_node + node);
-}
-
 template <typename T>
 __device__ inline bool skipped(const TypeSource<T>& types, const SystemRange& range, int64_t node) {
   return types.cotangent != nullptr && types.cotangent[range.system_of_node[node - range.first_node]] == T(0);
@@ -85,26 +79,6 @@ __global__ void advance_states(int64_t elements, SlotView slots, int64_t feature
 }
 
 }  // namespace
-
-SystemRangeHolder::SystemRangeHolder(const GraphView& graph, int64_t first_system, int64_t end_system,
-                                     const Execution& execution) {
-  const int64_t first_node = graph.host_node_offset[first_system];
-  const int64_t nodes = ranges::nodes(graph, first_system, end_system);
-  system_of_node_ = Buffer<int64_t>(nodes, execution);
-  view_ = {first_system,
-           end_system - first_system,
-           first_node,
-           nodes,
-           graph.host_edge_offset[first_system],
-           ranges::edges(graph, first_system, end_system),
-           graph.node_offset,
-           graph.in_offset,
-           graph.sender,
-           graph.receiver,
-           system_of_node_.data()};
-  launch_elements("find_systems", find_systems, nodes, execution, first_node, graph.systems, graph.node_offset,
-                  system_of_node_.data());
-}
 
 template <typename T>
 MessagePassing<T>::MessagePassing(const LibraryView<T>& library, const SystemRange& range,

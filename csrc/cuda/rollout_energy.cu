@@ -1,3 +1,4 @@
+#include "cuda/chunks.h"
 #include "cuda/message_passing.h"
 #include "cuda/rollout_states.h"
 #include "ops/rollout_energy.h"
@@ -5,43 +6,15 @@
 namespace nri::cuda {
 namespace {
 
-struct Chunk {
-  int64_t end_system;
-  int64_t pairs;  // at a time
-};
-
-// Takes systems while all their pairs fit; a system that is too large alone has its pairs taken in parts.
+// Workspace of a chunk of a roll-out with so many pairs in all.
 template <typename T>
-Chunk plan_chunk(const LibraryView<T>& library, const GraphView& graph, int64_t first_system, int64_t pairs,
-                 int64_t budget) {
-  const auto bytes = [&](int64_t end, int64_t pairs_in_work) {
-    const int64_t nodes = ranges::nodes(graph, first_system, end);
-    return MessagePassing<T>::bytes(library, nodes, ranges::edges(graph, first_system, end), pairs_in_work, 1, 1,
-                                    false) +
-           pairs_in_work * nodes * library.features * static_cast<int64_t>(sizeof(T)) +
-           pairs * (end - first_system) * static_cast<int64_t>(sizeof(double));
-  };
-  Chunk chunk{first_system + 1, pairs};
-  while (chunk.end_system < graph.systems && bytes(chunk.end_system + 1, pairs) <= budget) ++chunk.end_system;
-  while (chunk.pairs > 1 && bytes(chunk.end_system, chunk.pairs) > budget) chunk.pairs = (chunk.pairs + 1) / 2;
-  return chunk;
-}
-
-// Calls work(first_system, chunk) for all systems, with smaller chunks when memory runs out.
-template <typename T, typename Work>
-void for_chunks(const LibraryView<T>& library, const GraphView& graph, int64_t pairs, const Execution& execution,
-                const Work& work) {
-  int64_t budget = workspace_budget(execution);
-  for (int64_t first = 0; first < graph.systems;) {
-    const Chunk chunk = plan_chunk(library, graph, first, pairs, budget);
-    try {
-      work(first, chunk);
-      first = chunk.end_system;
-    } catch (const OutOfMemory&) {
-      if (chunk.end_system == first + 1 && chunk.pairs == 1) throw;
-      budget /= 2;
-    }
-  }
+int64_t chunk_bytes(const LibraryView<T>& library, const GraphView& graph, int64_t all_pairs,
+                    const SystemChunk& chunk) {
+  const int64_t nodes = ranges::nodes(graph, chunk.first_system, chunk.end_system);
+  const int64_t edges = ranges::edges(graph, chunk.first_system, chunk.end_system);
+  return MessagePassing<T>::bytes(library, nodes, edges, chunk.replicas, 1, 1, false) +
+         chunk.replicas * nodes * library.features * static_cast<int64_t>(sizeof(T)) +
+         all_pairs * (chunk.end_system - chunk.first_system) * static_cast<int64_t>(sizeof(double));
 }
 
 template <typename T>
@@ -58,18 +31,21 @@ template <typename T>
 void rollout_energy_impl(const RolloutProblem<T>& problem, int64_t structures, const uint8_t* edge_types, T* energy,
                          const Execution& execution) {
   const GraphView& graph = problem.graph;
-  if (structures == 0 || graph.systems == 0) return;
+  if (structures == 0) return;
   const Segments segments(problem.trajectories.steps, problem.rollout, structures);
-  for_chunks(problem.library, graph, segments.pairs(), execution, [&](int64_t first_system, const Chunk& chunk) {
-    const SystemRangeHolder holder(graph, first_system, chunk.end_system, execution);
+  const auto bytes = [&](const SystemChunk& chunk) {
+    return chunk_bytes(problem.library, graph, segments.pairs(), chunk);
+  };
+  for_system_chunks(graph.systems, segments.pairs(), execution, bytes, [&](const SystemChunk& chunk) {
+    const SystemRangeHolder holder(graph, chunk.first_system, chunk.end_system, execution);
     const SystemRange& range = holder.view();
-    MessagePassing<T> step(problem.library, range, {0, range.edges}, {0, range.nodes}, chunk.pairs, execution);
+    MessagePassing<T> step(problem.library, range, {0, range.edges}, {0, range.nodes}, chunk.replicas, execution);
     const Activations<T> activations = step.activations(false);
-    const Buffer<T> x(chunk.pairs * range.nodes * problem.library.features, execution);
+    const Buffer<T> x(chunk.replicas * range.nodes * problem.library.features, execution);
     const Buffer<double> sums(segments.pairs() * range.systems, execution);
     sums.fill(0);
-    for (int64_t pair = 0; pair < segments.pairs(); pair += chunk.pairs) {
-      const int64_t pairs = std::min(chunk.pairs, segments.pairs() - pair);
+    for (int64_t pair = 0; pair < segments.pairs(); pair += chunk.replicas) {
+      const int64_t pairs = std::min(chunk.replicas, segments.pairs() - pair);
       gather_starts(problem, range, segments, pair, pairs, x.data(), execution);
       int64_t assigned = 0;
       for (int64_t r = 0; r < segments.length; ++r) {
@@ -92,8 +68,9 @@ template <typename T>
 void forecast_impl(const ForecastProblem<T>& problem, T* states, const Execution& execution) {
   const GraphView& graph = problem.graph;
   const int64_t features = problem.library.features;
-  for_chunks(problem.library, graph, 1, execution, [&](int64_t first_system, const Chunk& chunk) {
-    const SystemRangeHolder holder(graph, first_system, chunk.end_system, execution);
+  const auto bytes = [&](const SystemChunk& chunk) { return chunk_bytes(problem.library, graph, 1, chunk); };
+  for_system_chunks(graph.systems, 1, execution, bytes, [&](const SystemChunk& chunk) {
+    const SystemRangeHolder holder(graph, chunk.first_system, chunk.end_system, execution);
     const SystemRange& range = holder.view();
     MessagePassing<T> step(problem.library, range, {0, range.edges}, {0, range.nodes}, 1, execution);
     const Activations<T> activations = step.activations(false);

@@ -20,6 +20,14 @@ class OutOfMemory : public std::runtime_error {
                            " bytes was refused") {}
 };
 
+// Sets `count` values to zero, on the stream.
+template <typename T>
+void fill_zero(T* values, int64_t count, const Execution& execution) {
+  if (count == 0) return;
+  const DeviceGuard guard(execution.ordinal);
+  check(cudaMemsetAsync(values, 0, static_cast<size_t>(count) * sizeof(T), stream_of(execution)), "cudaMemsetAsync");
+}
+
 template <typename T>
 class Buffer {
  public:
@@ -60,6 +68,15 @@ class Buffer {
 
   T* data() const { return data_; }
   int64_t count() const { return count_; }
+
+  // Copies everything to the host and waits for it.
+  void copy_to(std::vector<T>& values) const {
+    if (data_ == nullptr) return;
+    const DeviceGuard guard(execution_.ordinal);
+    check(cudaMemcpyAsync(values.data(), data_, bytes(), cudaMemcpyDeviceToHost, stream_of(execution_)),
+          "cudaMemcpyAsync");
+    check(cudaStreamSynchronize(stream_of(execution_)), "cudaStreamSynchronize");
+  }
 
   // Sets every byte.
   void fill(int byte) const {

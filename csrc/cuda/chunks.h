@@ -1,0 +1,44 @@
+// Cuts the work of an operation without sums over systems into chunks that fit into memory.
+#pragma once
+
+#include "cuda/workspace.h"
+
+namespace nri::cuda {
+
+struct SystemChunk {
+  int64_t first_system, end_system;
+  int64_t replicas;  // how many at a time
+};
+
+// Takes systems while all their replicas fit; a system that is too large alone has its replicas taken in parts.
+// bytes(chunk) estimates the workspace of a chunk.
+template <typename Bytes>
+SystemChunk plan_chunk(int64_t first_system, int64_t systems, int64_t replicas, int64_t budget, const Bytes& bytes) {
+  SystemChunk chunk{first_system, first_system + 1, replicas};
+  while (chunk.end_system < systems && bytes(SystemChunk{first_system, chunk.end_system + 1, replicas}) <= budget) {
+    ++chunk.end_system;
+  }
+  while (chunk.replicas > 1 && bytes(chunk) > budget) chunk.replicas = (chunk.replicas + 1) / 2;
+  return chunk;
+}
+
+// Calls work(chunk) until all systems are done, with smaller chunks when memory runs out. `work` allocates before it
+// writes any result.
+template <typename Bytes, typename Work>
+void for_system_chunks(int64_t systems, int64_t replicas, const Execution& execution, const Bytes& bytes,
+                       const Work& work) {
+  if (systems == 0) return;
+  int64_t budget = workspace_budget(execution);
+  for (int64_t first = 0; first < systems;) {
+    const SystemChunk chunk = plan_chunk(first, systems, replicas, budget, bytes);
+    try {
+      work(chunk);
+      first = chunk.end_system;
+    } catch (const OutOfMemory&) {
+      if (chunk.end_system == first + 1 && chunk.replicas == 1) throw;
+      budget /= 2;
+    }
+  }
+}
+
+}  // namespace nri::cuda

@@ -1,0 +1,125 @@
+// How a parameter gradient is cut up. The sum over rows runs in three levels, all fixed by the batch alone and never
+// by the memory at hand: rows of one group are summed in order, a unit is a run of groups, units follow one another.
+// A chunk of work is a run of whole units, so its size changes no bit.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "cuda/workspace.h"
+
+namespace nri::cuda {
+
+#if defined(NRI_CUDA_EMULATED)
+constexpr int64_t kGroupRows = 96;  // so that small tests have several groups and units
+constexpr int64_t kSplitRows = 384;
+#else
+constexpr int64_t kGroupRows = 2048;   // rows that one partial sum covers, more or less
+constexpr int64_t kSplitRows = 65536;  // a system with more rows has its replicas dealt out to several units
+#endif
+
+struct Unit {
+  int64_t first_system, end_system;
+  int64_t first_replica, end_replica;
+
+  int64_t replicas() const { return end_replica - first_replica; }
+};
+
+// rows(system): the most rows of any kind that one replica of the system has.
+template <typename Rows>
+std::vector<Unit> plan_units(int64_t systems, int64_t replicas, const Rows& rows) {
+  std::vector<Unit> units;
+  int64_t first = 0;
+  int64_t pending = 0;
+  for (int64_t system = 0; system < systems; ++system) {
+    const int64_t own = std::max(rows(system), int64_t{1});
+    if (own * replicas > kSplitRows && replicas > 1) {
+      if (first < system) units.push_back({first, system, 0, replicas});
+      const int64_t step = std::max(kSplitRows / own, int64_t{1});
+      for (int64_t r = 0; r < replicas; r += step) {
+        units.push_back({system, system + 1, r, std::min(r + step, replicas)});
+      }
+      first = system + 1;
+      pending = 0;
+      continue;
+    }
+    pending += own * replicas;
+    if (pending >= kGroupRows) {
+      units.push_back({first, system + 1, 0, replicas});
+      first = system + 1;
+      pending = 0;
+    }
+  }
+  if (first < systems) units.push_back({first, systems, 0, replicas});
+  return units;
+}
+
+// Appends the ends of the groups into which a unit's items are dealt.
+inline void append_groups(std::vector<int64_t>& item_offset, int64_t items, const Unit& unit) {
+  const int64_t begin = item_offset.back();
+  const int64_t groups = std::max(ceil_div(items * unit.replicas(), kGroupRows), int64_t{1});
+  for (int64_t g = 1; g <= groups; ++g) item_offset.push_back(begin + items * g / groups);
+}
+
+// At most how many groups append_groups makes of so many units.
+inline int64_t most_groups(int64_t items, int64_t replicas, int64_t units) {
+  return items * replicas / kGroupRows + units;
+}
+
+// Consecutive units with the same replicas.
+using Chunk = std::vector<Unit>;
+
+// Calls work(chunk, span) for chunks whose estimate bytes(span, units) fits; smaller ones when memory runs out. `span`
+// is the chunk as one unit.
+
+template <typename Bytes, typename Work>
+void for_unit_chunks(const std::vector<Unit>& units, const Execution& execution, const Bytes& bytes, const Work& work) {
+  int64_t budget = workspace_budget(execution);
+  for (size_t first = 0; first < units.size();) {
+    Chunk chunk{units[first]};
+    Unit span = units[first];
+    for (size_t next = first + 1; next < units.size(); ++next) {
+      const Unit& unit = units[next];
+      if (unit.first_system != span.end_system || unit.first_replica != span.first_replica ||
+          unit.end_replica != span.end_replica) {
+        break;
+      }
+      const Unit longer{span.first_system, unit.end_system, span.first_replica, span.end_replica};
+      if (bytes(longer, static_cast<int64_t>(chunk.size()) + 1) > budget) break;
+      span = longer;
+      chunk.push_back(unit);
+    }
+    try {
+      work(chunk, span);
+      first += chunk.size();
+    } catch (const OutOfMemory&) {
+      if (chunk.size() == 1) throw;
+      budget /= 2;
+    }
+  }
+}
+
+// The gradient under way: per-group sums of the chunk in work, and the total of the chunks done, in double.
+template <typename T>
+class GradientSum {
+ public:
+  GradientSum(int64_t parameters, const Execution& execution) : execution_(execution), total_(parameters, execution) {
+    total_.fill(0);
+  }
+  int64_t parameters() const { return total_.count(); }
+  // Zeroed memory [groups, parameters] for a chunk.
+  Buffer<T> group_sums(int64_t groups) const {
+    Buffer<T> sums(groups * parameters(), execution_);
+    sums.fill(0);
+    return sums;
+  }
+  void add(const Buffer<T>& group_sums) const;  // group after group
+  void write(T* parameter_gradient) const;
+
+ private:
+  Execution execution_;
+  Buffer<double> total_;
+};
+
+}  // namespace nri::cuda

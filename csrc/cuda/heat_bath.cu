@@ -1,0 +1,439 @@
+#include "cuda/chunks.h"
+#include "cuda/gradient_units.h"
+#include "cuda/heat_bath_rows.h"
+#include "cuda/module_gradient.h"
+#include "cuda/transition_error.h"
+#include "ops/heat_bath.h"
+
+namespace nri::cuda {
+namespace {
+
+// x [transitions in work, nodes, D] = the recorded states that the transitions start from.
+template <typename T>
+__global__ void gather_transitions(int64_t elements, SystemRange range, TrajectoryView<T> trajectories,
+                                   int64_t features, int64_t transitions, int64_t first_transition,
+                                   const int64_t* start, T* x) {
+  const int64_t index = global_index();
+  if (index >= elements) return;
+  const int64_t place = index / features;
+  const int64_t node = place % range.nodes;
+  const int64_t system = range.system_of_node[node];
+  const int64_t frame = start[system * transitions + first_transition + place / range.nodes];
+  x[index] =
+      trajectories.states[state_place(range, trajectories.steps, features, system, frame, range.first_node + node) +
+                          index % features];
+}
+
+// input [message slots, 2 D]: the sender's state, then the receiver's.
+template <typename T>
+__global__ void message_inputs(int64_t elements, SlotView slots, HeatBathView view, int64_t features, const T* x,
+                               T* input) {
+  const int64_t index = global_index();
+  if (index >= elements) return;
+  const int64_t column = index % (2 * features);
+  const int64_t place = slots.row[index / (2 * features)];
+  if (place < 0) {
+    input[index] = T(0);
+    return;
+  }
+  const SystemRange& range = view.range;
+  const int64_t items = range.edges * view.classes;
+  const int64_t edge = range.first_edge + place % items / view.classes;
+  const int64_t node = (column < features ? range.sender[edge] : range.receiver[edge]) - range.first_node;
+  input[index] = x[(place / items * range.nodes + node) * features + column % features];
+}
+
+// to [slots, width] = from, which is in the order of from_slot_of_row, or of the rows themselves where that is null.
+// Where `rectified` [slots, width] is given, zero wherever it is not positive.
+template <typename T>
+__global__ void reorder(int64_t elements, SlotView slots, const int64_t* from_slot_of_row, int64_t width, const T* from,
+                        const T* rectified, T* to) {
+  const int64_t index = global_index();
+  if (index >= elements) return;
+  const int64_t place = slots.row[index / width];
+  T value = 0;
+  if (place >= 0 && (rectified == nullptr || rectified[index] > T(0))) {
+    value = from[(from_slot_of_row == nullptr ? place : from_slot_of_row[place]) * width + index % width];
+  }
+  to[index] = value;
+}
+
+// change [row slots, D] += the receiver's state: the prediction.
+template <typename T>
+__global__ void predict(int64_t elements, SlotView slots, HeatBathView view, int64_t features, const T* x, T* change) {
+  const int64_t index = global_index();
+  if (index >= elements) return;
+  const int64_t place = slots.row[index / features];
+  if (place < 0) return;
+  const int64_t node = view.node_of_row[place % view.rows] - view.range.first_node;
+  change[index] = x[(place / view.rows * view.range.nodes + node) * features + index % features] + change[index];
+}
+
+// What a prediction is compared with.
+template <typename T>
+__device__ inline const T* recorded_state(const HeatBathView& view, const TrajectoryView<T>& trajectories,
+                                          int64_t features, int64_t transitions, const int64_t* start, int64_t row,
+                                          int64_t transition) {
+  const int64_t node = view.node_of_row[row];
+  const int64_t system = view.range.system_of_node[node - view.range.first_node];
+  return trajectories.states + state_place(view.range, trajectories.steps, features, system,
+                                           start[system * transitions + transition] + 1, node);
+}
+
+template <typename T>
+__global__ void add_row_errors(int64_t rows, SlotView slots, HeatBathView view, TrajectoryView<T> trajectories,
+                               ErrorView<T> error, int64_t features, int64_t transitions, int64_t first_transition,
+                               int64_t replicas, const int64_t* start, const T* prediction, double* sums) {
+  const int64_t row = global_index();
+  if (row >= rows) return;
+  double sum = sums[row];
+  for (int64_t r = 0; r < replicas; ++r) {
+    const T* recorded = recorded_state(view, trajectories, features, transitions, start, row, first_transition + r);
+    const T* predicted = prediction + slots.slot_of_row[r * view.rows + row] * features;
+    sum += transition_error(error, weighted_square(error, predicted, recorded, features));
+  }
+  sums[row] = sum;
+}
+
+template <typename T>
+__global__ void write_scores(int64_t rows, int64_t transitions, const double* sums, T* scores) {
+  const int64_t row = global_index();
+  if (row < rows) scores[row] = static_cast<T>(sums[row] / static_cast<double>(transitions));
+}
+
+// output [row slots, D] = cotangent of the prediction.
+template <typename T>
+__global__ void row_error_slopes(int64_t elements, SlotView slots, HeatBathView view, TrajectoryView<T> trajectories,
+                                 ErrorView<T> error, int64_t features, int64_t transitions, int64_t first_transition,
+                                 const int64_t* start, const T* cotangent, const T* prediction, T* output) {
+  const int64_t slot = global_index();
+  if (slot >= elements) return;
+  const int64_t place = slots.row[slot];
+  if (place < 0) {
+    for (int64_t d = 0; d < features; ++d) output[slot * features + d] = T(0);
+    return;
+  }
+  const int64_t row = place % view.rows;
+  const T* recorded =
+      recorded_state(view, trajectories, features, transitions, start, row, first_transition + place / view.rows);
+  const T* predicted = prediction + slot * features;
+  const double scale = static_cast<double>(cotangent[view.first_row + row]) / static_cast<double>(transitions) *
+                       transition_error_slope(error, weighted_square(error, predicted, recorded, features));
+  for (int64_t d = 0; d < features; ++d) {
+    output[slot * features + d] =
+        static_cast<T>(scale * weighted_square_slope(error, predicted, recorded, features, d));
+  }
+}
+
+__global__ void gather_row_counts(int64_t count, const int64_t* node_offset, const int64_t* row_offset,
+                                  int64_t* rows_before) {
+  const int64_t system = global_index();
+  if (system < count) rows_before[system] = row_offset[node_offset[system]];
+}
+
+// Host [B + 1]: rows before each system. Those of conditionals follow from the edges; those of blocks depend on every
+// receiver's degree, which only the device knows, so they wait for the stream.
+template <typename T>
+std::vector<int64_t> count_rows(const HeatBathProblem<T>& problem, const Execution& execution) {
+  const GraphView& graph = problem.graph;
+  std::vector<int64_t> rows_before(graph.systems + 1, 0);
+  if (problem.rows == HeatBathRows::conditionals) {
+    for (int64_t b = 0; b <= graph.systems; ++b) {
+      rows_before[b] = graph.host_edge_offset[b] * problem.library.edge_types;
+    }
+    return rows_before;
+  }
+  const Buffer<int64_t> device(graph.systems + 1, execution);
+  launch_elements("gather_row_counts", gather_row_counts, graph.systems + 1, execution, graph.node_offset,
+                  problem.row_offset, device.data());
+  device.copy_to(rows_before);
+  return rows_before;
+}
+
+// Item offsets of RowBuckets for each kind of row.
+struct Groups {
+  std::vector<int64_t> messages{0}, nodes{0}, rows{0};
+};
+
+// Scores and gradient of some systems and transitions.
+template <typename T>
+class HeatBathChunk {
+ public:
+  HeatBathChunk(const HeatBathProblem<T>& problem, const std::vector<int64_t>& rows_before, const Unit& span,
+                const Groups& groups, int64_t replicas, bool kept, const Execution& execution)
+      : problem_(problem),
+        execution_(execution),
+        features_(problem.library.features),
+        message_(problem.library.message()),
+        edge_module_(edge_module(problem.library)),
+        node_module_(node_module(problem.library)),
+        width_(node_module_.first().out),
+        holder_(problem.graph, span.first_system, span.end_system, execution),
+        node_of_row_(rows_before[span.end_system] - rows_before[span.first_system], execution),
+        edge_rows_(groups.messages, replicas, edge_module_.classes, execution),
+        projection_rows_(groups.messages, replicas, node_module_.classes, execution),
+        node_rows_(groups.nodes, replicas, node_module_.classes, execution),
+        rows_(groups.rows, replicas, node_module_.classes, execution) {
+    view_ = {holder_.view(),
+             problem.rows,
+             problem.library.edge_types,
+             problem.library.first_type(),
+             edge_module_.classes,
+             node_of_row_.count(),
+             rows_before[span.first_system],
+             problem.row_offset,
+             problem.edge_types,
+             problem.node_types,
+             node_of_row_.data()};
+    const auto allocate = [&](int64_t count) {
+      memory_.emplace_back(count, execution);
+      return memory_.back().data();
+    };
+    const int64_t messages = RowBuckets::slots(replicas * groups.messages.back(), edge_rows_.view().buckets);
+    const int64_t projections = RowBuckets::slots(replicas * groups.messages.back(), projection_rows_.view().buckets);
+    const int64_t nodes = RowBuckets::slots(replicas * view_.range.nodes, node_rows_.view().buckets);
+    const int64_t rows = RowBuckets::slots(replicas * view_.rows, rows_.view().buckets);
+    x_ = allocate(replicas * view_.range.nodes * features_);
+    fill_layers(edge_, problem.library.edge_sizes, 0, edge_module_, messages, kept, allocate);
+    fill_layers(row_, problem.library.node_sizes, 1, node_module_, rows, kept, allocate);
+    projection_input_ = allocate(projections * message_);
+    projection_ = allocate(projections * width_);
+    base_input_ = allocate(nodes * features_);
+    base_ = allocate(nodes * width_);
+    if (!kept) return;
+    const int64_t scratch = std::max({rows * node_module_.widest, messages * edge_module_.widest,
+                                      projections * std::max(message_, width_), nodes * width_});
+    for (T*& array : scratch_) array = allocate(scratch);
+  }
+
+  static int64_t bytes(const HeatBathProblem<T>& problem, const std::vector<int64_t>& rows_before, const Unit& span,
+                       int64_t units, bool kept) {
+    const ModuleLayers edge = edge_module(problem.library);
+    const ModuleLayers node = node_module(problem.library);
+    const int64_t replicas = span.replicas();
+    const int64_t nodes = ranges::nodes(problem.graph, span.first_system, span.end_system);
+    const int64_t messages = ranges::edges(problem.graph, span.first_system, span.end_system) * edge.classes;
+    const int64_t rows = rows_before[span.end_system] - rows_before[span.first_system];
+    const auto groups = [&](int64_t items) { return kept ? most_groups(items, replicas, units) : 1; };
+    const auto slots = [&](int64_t items, int64_t classes) {
+      return RowBuckets::slots(replicas * items, groups(items) * classes);
+    };
+    const auto index_bytes = [&](int64_t items, int64_t classes) {
+      return RowBuckets::bytes(replicas * items, groups(items), classes);
+    };
+    const int64_t width = node.first().out;
+    const int64_t edge_slots = slots(messages, edge.classes);
+    const int64_t projection_slots = slots(messages, node.classes);
+    const int64_t row_slots = slots(rows, node.classes);
+    const int64_t node_slots = slots(nodes, node.classes);
+    int64_t values = edge_slots * (kept ? edge.all_widths : 2 * edge.widest) +
+                     row_slots * (kept ? node.all_widths : 2 * node.widest) +
+                     projection_slots * (problem.library.message() + width) +
+                     (node_slots + replicas * nodes) * (problem.library.features + width);
+    if (kept) {
+      values += 2 * (row_slots * node.widest + edge_slots * edge.widest + projection_slots * node.widest);
+      values += std::max({groups(messages), groups(nodes), groups(rows)}) * node.end;
+    }
+    return values * static_cast<int64_t>(sizeof(T)) + index_bytes(messages, edge.classes) +
+           index_bytes(messages, node.classes) + index_bytes(nodes, node.classes) + index_bytes(rows, node.classes) +
+           (nodes + 2 * rows) * static_cast<int64_t>(sizeof(int64_t));
+  }
+
+  int64_t rows() const { return view_.rows; }
+  int64_t first_row() const { return view_.first_row; }
+
+  // Buckets the rows of so many transitions; without those of zero cotangent, if one is given.
+  void assign(int64_t replicas, const T* cotangent) {
+    find_nodes_of_rows(view_, problem_.graph.nodes, node_of_row_.data(), execution_);
+    heat_bath_keys(view_, replicas, cotangent, edge_rows_.keys(), projection_rows_.keys(), node_rows_.keys(),
+                   rows_.keys(), execution_);
+    for (RowBuckets* buckets : {&edge_rows_, &projection_rows_, &node_rows_, &rows_}) buckets->assign(replicas);
+    replicas_ = replicas;
+  }
+
+  // Predictions of every row in transitions first_transition and following.
+  void forward(int64_t first_transition) {
+    const T* parameters = problem_.library.parameters;
+    const SlotView& messages = edge_rows_.view();
+    const SlotView& projections = projection_rows_.view();
+    const SlotView& nodes = node_rows_.view();
+    const SlotView& rows = rows_.view();
+    launch_elements("gather_transitions", gather_transitions<T>, replicas_ * view_.range.nodes * features_, execution_,
+                    view_.range, problem_.trajectories, features_, problem_.transitions, first_transition,
+                    problem_.start, x_);
+    launch_elements("message_inputs", message_inputs<T>, messages.slots * 2 * features_, execution_, messages, view_,
+                    features_, x_, edge_[0]);
+    for (int64_t i = 0; i < edge_module_.depth(); ++i) {
+      typed_linear<T>(messages, edge_module_.layers[i], parameters, edge_[i], edge_[i + 1], execution_);
+    }
+    launch_elements("reorder", reorder<T>, projections.slots * message_, execution_, projections, messages.slot_of_row,
+                    message_, edge_.back(), nullptr, projection_input_);
+    typed_linear<T>(projections, message_columns(), parameters, projection_input_, projection_, execution_);
+    launch_elements("reorder", reorder<T>, nodes.slots * features_, execution_, nodes, nullptr, features_, x_, nullptr,
+                    base_input_);
+    typed_linear<T>(nodes, state_columns(), parameters, base_input_, base_, execution_);
+    sum_projections<T>(view_, rows, projections, nodes, width_, node_module_.first().relu, projection_, base_, row_[1],
+                       execution_);
+    for (int64_t i = 1; i < node_module_.depth(); ++i) {
+      typed_linear<T>(rows, node_module_.layers[i], parameters, row_[i], row_[i + 1], execution_);
+    }
+    launch_elements("predict", predict<T>, rows.slots * features_, execution_, rows, view_, features_, x_, row_.back());
+  }
+
+  void add_errors(int64_t first_transition, double* sums) const {
+    launch_elements("add_row_errors", add_row_errors<T>, view_.rows, execution_, rows_.view(), view_,
+                    problem_.trajectories, problem_.error, features_, problem_.transitions, first_transition, replicas_,
+                    problem_.start, row_.back(), sums);
+  }
+
+  void backward(int64_t first_transition, const T* cotangent, T* group_sums, int64_t parameters_count) {
+    const T* parameters = problem_.library.parameters;
+    const SlotView& messages = edge_rows_.view();
+    const SlotView& projections = projection_rows_.view();
+    const SlotView& nodes = node_rows_.view();
+    const SlotView& rows = rows_.view();
+    Cotangents<T> work{scratch_[0], scratch_[1]};
+    launch_elements("row_error_slopes", row_error_slopes<T>, rows.slots, execution_, rows, view_, problem_.trajectories,
+                    problem_.error, features_, problem_.transitions, first_transition, problem_.start, cotangent,
+                    row_.back(), work.current);
+    backward_layers(rows, node_module_, 1, InputCotangent::rectified, parameters, row_, work, group_sums,
+                    parameters_count, execution_);
+    spread_to_bases<T>(view_, rows, nodes, width_, work.current, work.spare, execution_);
+    typed_linear_weight_gradient<T>(nodes, state_columns(), work.spare, base_input_, group_sums, parameters_count,
+                                    execution_);
+    spread_to_projections<T>(view_, rows, projections, width_, work.current, work.spare, execution_);
+    typed_linear_weight_gradient<T>(projections, message_columns(), work.spare, projection_input_, group_sums,
+                                    parameters_count, execution_);
+    typed_linear_input_gradient<T>(projections, message_columns(), parameters, work.spare, nullptr, work.current,
+                                   execution_);
+    launch_elements("reorder", reorder<T>, messages.slots * message_, execution_, messages, projections.slot_of_row,
+                    message_, work.current, edge_.back(), work.spare);
+    std::swap(work.current, work.spare);
+    backward_layers(messages, edge_module_, 0, InputCotangent::unwanted, parameters, edge_, work, group_sums,
+                    parameters_count, execution_);
+  }
+
+ private:
+  // list[i] is the input of layer i; those before `first` are not needed. Kept, or taking turns in two arrays.
+  template <typename Allocate>
+  static void fill_layers(std::vector<T*>& list, const int64_t* sizes, int64_t first, const ModuleLayers& module,
+                          int64_t slots, bool kept, const Allocate& allocate) {
+    list.assign(first, nullptr);
+    T* turns[2] = {nullptr, nullptr};
+    for (int64_t i = first; i <= module.depth(); ++i) {
+      if (kept) {
+        list.push_back(allocate(slots * sizes[i]));
+        continue;
+      }
+      T*& array = turns[i % 2];
+      if (array == nullptr) array = allocate(slots * module.widest);
+      list.push_back(array);
+    }
+  }
+
+  Layer message_columns() const { return columns_of(node_module_.first(), 0, message_, false); }
+  Layer state_columns() const { return columns_of(node_module_.first(), message_, features_, true); }
+
+  HeatBathProblem<T> problem_;
+  Execution execution_;
+  int64_t features_;
+  int64_t message_;
+  ModuleLayers edge_module_;
+  ModuleLayers node_module_;
+  int64_t width_;  // outputs of the node module's first layer
+  SystemRangeHolder holder_;
+  Buffer<int64_t> node_of_row_;
+  RowBuckets edge_rows_, projection_rows_, node_rows_, rows_;
+  HeatBathView view_;
+  int64_t replicas_ = 0;
+  std::vector<Buffer<T>> memory_;
+  std::vector<T*> edge_, row_;
+  T *x_, *projection_input_, *projection_, *base_input_, *base_;
+  T* scratch_[2] = {nullptr, nullptr};
+};
+
+template <typename T>
+void heat_bath_scores_impl(const HeatBathProblem<T>& problem, T* scores, const Execution& execution) {
+  const GraphView& graph = problem.graph;
+  if (graph.systems == 0) return;
+  const std::vector<int64_t> rows_before = count_rows(problem, execution);
+  const auto bytes = [&](const SystemChunk& chunk) {
+    return HeatBathChunk<T>::bytes(problem, rows_before, {chunk.first_system, chunk.end_system, 0, chunk.replicas}, 1,
+                                   false);
+  };
+  for_system_chunks(graph.systems, problem.transitions, execution, bytes, [&](const SystemChunk& chunk) {
+    const Unit span{chunk.first_system, chunk.end_system, 0, chunk.replicas};
+    const int64_t classes = problem.library.edge_types - problem.library.first_type();
+    const int64_t rows = rows_before[span.end_system] - rows_before[span.first_system];
+    const Groups groups{{0, ranges::edges(graph, span.first_system, span.end_system) * classes},
+                        {0, ranges::nodes(graph, span.first_system, span.end_system)},
+                        {0, rows}};
+    HeatBathChunk<T> work(problem, rows_before, span, groups, chunk.replicas, false, execution);
+    const Buffer<double> sums(rows, execution);
+    sums.fill(0);
+    int64_t assigned = 0;
+    for (int64_t first = 0; first < problem.transitions; first += chunk.replicas) {
+      const int64_t replicas = std::min(chunk.replicas, problem.transitions - first);
+      if (replicas != assigned) work.assign(replicas, nullptr);
+      assigned = replicas;
+      work.forward(first);
+      work.add_errors(first, sums.data());
+    }
+    launch_elements("write_scores", write_scores<T>, rows, execution, problem.transitions, sums.data(),
+                    scores + work.first_row());
+  });
+}
+
+template <typename T>
+void heat_bath_gradient_impl(const HeatBathProblem<T>& problem, const T* cotangent, T* parameter_gradient,
+                             const Execution& execution) {
+  const GraphView& graph = problem.graph;
+  const GradientSum<T> gradient(node_module(problem.library).end, execution);
+  if (graph.systems > 0) {
+    const std::vector<int64_t> rows_before = count_rows(problem, execution);
+    const int64_t classes = problem.library.edge_types - problem.library.first_type();
+    const auto messages = [&](int64_t first, int64_t end) { return ranges::edges(graph, first, end) * classes; };
+    const auto nodes = [&](int64_t first, int64_t end) { return ranges::nodes(graph, first, end); };
+    const auto rows = [&](int64_t first, int64_t end) { return rows_before[end] - rows_before[first]; };
+    const auto most_rows = [&](int64_t system) {
+      return std::max({messages(system, system + 1), nodes(system, system + 1), rows(system, system + 1)});
+    };
+    for_unit_chunks(
+        plan_units(graph.systems, problem.transitions, most_rows), execution,
+        [&](const Unit& span, int64_t units) {
+          return HeatBathChunk<T>::bytes(problem, rows_before, span, units, true);
+        },
+        [&](const Chunk& chunk, const Unit& span) {
+          Groups groups;
+          for (const Unit& unit : chunk) {
+            append_groups(groups.messages, messages(unit.first_system, unit.end_system), unit);
+            append_groups(groups.nodes, nodes(unit.first_system, unit.end_system), unit);
+            append_groups(groups.rows, rows(unit.first_system, unit.end_system), unit);
+          }
+          HeatBathChunk<T> work(problem, rows_before, span, groups, span.replicas(), true, execution);
+          const size_t most = std::max({groups.messages.size(), groups.nodes.size(), groups.rows.size()}) - 1;
+          const Buffer<T> group_sums = gradient.group_sums(static_cast<int64_t>(most));
+          work.assign(span.replicas(), cotangent);
+          work.forward(span.first_replica);
+          work.backward(span.first_replica, cotangent, group_sums.data(), gradient.parameters());
+          gradient.add(group_sums);
+        });
+  }
+  gradient.write(parameter_gradient);
+}
+
+}  // namespace
+
+#define NRI_DEFINE(T)                                                                                   \
+  void heat_bath_scores(const HeatBathProblem<T>& problem, T* scores, const Execution& execution) {     \
+    heat_bath_scores_impl(problem, scores, execution);                                                  \
+  }                                                                                                     \
+  void heat_bath_gradient(const HeatBathProblem<T>& problem, const T* cotangent, T* parameter_gradient, \
+                          const Execution& execution) {                                                 \
+    heat_bath_gradient_impl(problem, cotangent, parameter_gradient, execution);                         \
+  }
+NRI_DEFINE(float)
+NRI_DEFINE(double)
+#undef NRI_DEFINE
+
+}  // namespace nri::cuda

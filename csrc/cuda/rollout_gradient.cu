@@ -1,0 +1,325 @@
+#include "cuda/gradient_units.h"
+#include "cuda/message_passing.h"
+#include "cuda/module_gradient.h"
+#include "cuda/outgoing.h"
+#include "cuda/rollout_states.h"
+#include "cuda/transition_error.h"
+#include "ops/rollout_gradient.h"
+
+namespace nri::cuda {
+namespace {
+
+// cotangents [rows, D] += the energy's slope at the states x after `step` + 1 steps; the recorded states that x is
+// compared with get the opposite.
+template <typename T>
+__global__ void add_error_slopes(int64_t rows, SystemRange range, Segments segments, ErrorView<T> error,
+                                 int64_t features, int64_t first_pair, int64_t step, const T* states,
+                                 const T* cotangent, const T* x, T* cotangents, T* state_gradient) {
+  const int64_t row = global_index();
+  if (row >= rows) return;
+  const int64_t node = row % range.nodes;
+  const int64_t system = range.system_of_node[node];
+  if (cotangent[system] == T(0)) return;
+  const int64_t frame = (first_pair + row / range.nodes) * segments.length + step + 1;
+  const int64_t place = state_place(range, segments.frames, features, system, frame, range.first_node + node);
+  const T* predicted = x + row * features;
+  const int64_t entities = range.node_offset[system + 1] - range.node_offset[system];
+  const double e = weighted_square(error, predicted, states + place, features);
+  const double scale = static_cast<double>(cotangent[system]) * transition_error_slope(error, e) /
+                       static_cast<double>((segments.frames - 1) * entities);
+  for (int64_t d = 0; d < features; ++d) {
+    const T slope = static_cast<T>(scale * weighted_square_slope(error, predicted, states + place, features, d));
+    cotangents[row * features + d] += slope;
+    if (state_gradient != nullptr) state_gradient[place + d] -= slope;
+  }
+}
+
+// The cotangent of the node modules' output is that of the next state.   output [node slots, D]
+template <typename T>
+__global__ void node_output_cotangents(int64_t elements, SlotView slots, int64_t features, const T* cotangents,
+                                       T* output) {
+  const int64_t index = global_index();
+  if (index >= elements) return;
+  const int64_t row = slots.row[index / features];
+  output[index] = row < 0 ? T(0) : cotangents[row * features + index % features];
+}
+
+// cotangents += what reaches the state through the node modules' input, which is [node slots, message + D].
+template <typename T>
+__global__ void add_node_inputs(int64_t elements, SlotView slots, int64_t features, int64_t message, const T* input,
+                                T* cotangents) {
+  const int64_t index = global_index();
+  if (index >= elements) return;
+  const int64_t slot = slots.slot_of_row[index / features];
+  if (slot >= 0) cotangents[index] += input[slot * (message + features) + message + index % features];
+}
+
+// A message's cotangent is that of its receiver's sum, where the message is positive.   output [edge slots, message]
+template <typename T>
+__global__ void edge_output_cotangents(int64_t elements, SlotView slots, SystemRange range, int64_t features,
+                                       int64_t message, const int64_t* node_slot, const T* input, const T* messages,
+                                       T* output) {
+  const int64_t index = global_index();
+  if (index >= elements) return;
+  const int64_t row = slots.row[index / message];
+  T value = 0;
+  if (row >= 0 && messages[index] > T(0)) {
+    const int64_t receiver = range.receiver[range.first_edge + row % range.edges] - range.first_node;
+    const int64_t slot = node_slot[row / range.edges * range.nodes + receiver];
+    value = input[slot * (message + features) + index % message];
+  }
+  output[index] = value;
+}
+
+// cotangents += what reaches the state through the edge modules' input [edge slots, 2 D]: as a receiver, then as a
+// sender.
+template <typename T>
+__global__ void add_edge_inputs(int64_t elements, SystemRange range, Outgoing outgoing, int64_t features,
+                                const int64_t* edge_slot, const T* input, T* cotangents) {
+  const int64_t index = global_index();
+  if (index >= elements) return;
+  const int64_t row = index / features;
+  const int64_t d = index % features;
+  const int64_t node = row % range.nodes;
+  const int64_t* slot_of_edge = edge_slot + row / range.nodes * range.edges;
+  T sum = 0;
+  for (int64_t edge = range.in_offset[range.first_node + node]; edge < range.in_offset[range.first_node + node + 1];
+       ++edge) {
+    const int64_t slot = slot_of_edge[edge - range.first_edge];
+    if (slot >= 0) sum += input[slot * 2 * features + features + d];
+  }
+  for (int64_t i = outgoing.offset[node]; i < outgoing.offset[node + 1]; ++i) {
+    const int64_t slot = slot_of_edge[outgoing.edge[i]];
+    if (slot >= 0) sum += input[slot * 2 * features + d];
+  }
+  cotangents[index] += sum;
+}
+
+// The recorded states that the segments start from get what is left of the cotangents.
+template <typename T>
+__global__ void add_start_gradients(int64_t elements, SystemRange range, Segments segments, int64_t features,
+                                    int64_t first_pair, const T* cotangents, T* state_gradient) {
+  const int64_t index = global_index();
+  if (index >= elements) return;
+  const int64_t row = index / features;
+  const int64_t node = row % range.nodes;
+  const int64_t frame = (first_pair + row / range.nodes) * segments.length;
+  state_gradient[state_place(range, segments.frames, features, range.system_of_node[node], frame,
+                             range.first_node + node) +
+                 index % features] += cotangents[index];
+}
+
+template <typename T>
+struct Outputs {
+  double* error_sums;  // [segments, B], or null
+  T* state_gradient;   // or null
+};
+
+// Backpropagation through time for one chunk. States are kept for every step, activations are computed again.
+template <typename T>
+class ChunkGradient {
+ public:
+  ChunkGradient(const RolloutProblem<T>& problem, const Segments& segments, const uint8_t* edge_types,
+                const T* cotangent, const Chunk& chunk, const Unit& span, const Execution& execution)
+      : problem_(problem),
+        segments_(segments),
+        edge_types_(edge_types),
+        cotangent_(cotangent),
+        execution_(execution),
+        first_(span.first_replica),
+        replicas_(span.replicas()),
+        steps_(steps(segments, span)),
+        holder_(problem.graph, span.first_system, span.end_system, execution),
+        range_(holder_.view()),
+        outgoing_(range_, execution),
+        step_(problem.library, range_, groups(chunk, &ranges::edges), groups(chunk, &ranges::nodes), replicas_,
+              execution),
+        activations_(step_.activations(true)),
+        stride_(replicas_ * range_.nodes * problem.library.features),
+        states_((steps_ + 1) * stride_, execution),
+        cotangents_(stride_, execution),
+        scratch_{Buffer<T>(scratch_count(), execution), Buffer<T>(scratch_count(), execution)} {}
+
+  int64_t groups() const {
+    const int64_t edge_classes = std::max(step_.edge_slots().classes, int64_t{1});
+    return std::max(step_.edge_slots().buckets / edge_classes, step_.node_slots().buckets / step_.node_slots().classes);
+  }
+
+  void run(const Outputs<T>& outputs, T* group_sums, int64_t parameters) {
+    gather_starts(problem_, range_, segments_, first_, replicas_, states_.data(), execution_);
+    const bool all_systems = outputs.error_sums != nullptr;
+    for (int64_t r = 0; r < steps_; ++r) {
+      const int64_t active = assign(r, all_systems);
+      step_.forward(state(r), activations_);
+      step_.advance(state(r), activations_, state(r + 1));
+      if (!all_systems) continue;
+      add_errors(problem_, range_, segments_, first_, active, r, state(r + 1), outputs.error_sums + range_.first_system,
+                 problem_.graph.systems, execution_);
+    }
+    cotangents_.fill(0);
+    for (int64_t r = steps_ - 1; r >= 0; --r) {
+      const int64_t active = assign(r, false);
+      const int64_t features = problem_.library.features;
+      launch_elements("add_error_slopes", add_error_slopes<T>, active * range_.nodes, execution_, range_, segments_,
+                      problem_.error, features, first_, r, problem_.trajectories.states, cotangent_, state(r + 1),
+                      cotangents_.data(), outputs.state_gradient);
+      step_.forward(state(r), activations_);
+      backward(active, group_sums, parameters);
+    }
+    if (outputs.state_gradient == nullptr) return;
+    launch_elements("add_start_gradients", add_start_gradients<T>, stride_, execution_, range_, segments_,
+                    problem_.library.features, first_, cotangents_.data(), outputs.state_gradient);
+  }
+
+  static int64_t bytes(const RolloutProblem<T>& problem, const Segments& segments, const Unit& span, int64_t units,
+                       int64_t parameters) {
+    const int64_t nodes = ranges::nodes(problem.graph, span.first_system, span.end_system);
+    const int64_t edges = ranges::edges(problem.graph, span.first_system, span.end_system);
+    const int64_t edge_groups = most_groups(edges, span.replicas(), units);
+    const int64_t node_groups = most_groups(nodes, span.replicas(), units);
+    const ModuleLayers edge = edge_module(problem.library);
+    const ModuleLayers node = node_module(problem.library);
+    const int64_t scratch =
+        std::max(RowBuckets::slots(span.replicas() * edges, edge_groups * edge.classes) * edge.widest,
+                 RowBuckets::slots(span.replicas() * nodes, node_groups * node.classes) * node.widest);
+    const int64_t states = (steps(segments, span) + 2) * span.replicas() * nodes * problem.library.features;
+    return MessagePassing<T>::bytes(problem.library, nodes, edges, span.replicas(), edge_groups, node_groups, true) +
+           (2 * scratch + states + std::max(edge_groups, node_groups) * parameters) * static_cast<int64_t>(sizeof(T)) +
+           (edges + 2 * nodes) * static_cast<int64_t>(sizeof(int64_t));
+  }
+
+ private:
+  static int64_t steps(const Segments& segments, const Unit& span) {
+    return span.first_replica + 1 < segments.count ? segments.length : segments.last_length();
+  }
+
+  template <typename Items>
+  std::vector<int64_t> groups(const Chunk& chunk, const Items& items) const {
+    std::vector<int64_t> item_offset{0};
+    for (const Unit& unit : chunk) {
+      append_groups(item_offset, items(problem_.graph, unit.first_system, unit.end_system), unit);
+    }
+    return item_offset;
+  }
+
+  int64_t scratch_count() const {
+    return std::max(step_.all_edge_slots() * step_.edge_layers().widest,
+                    step_.all_node_slots() * step_.node_layers().widest);
+  }
+
+  T* state(int64_t r) const { return states_.data() + r * stride_; }
+
+  // Buckets the rows of the segments that run in step r, unless they are already. Without `all_systems`, those of zero
+  // cotangent are left out.
+  int64_t assign(int64_t r, bool all_systems) {
+    const int64_t active = segments_.active(first_, replicas_, r);
+    if (active != assigned_ || all_systems != assigned_all_) {
+      step_.assign(
+          {edge_types_, 1, problem_.graph.edges, first_, problem_.node_types, all_systems ? nullptr : cotangent_},
+          active);
+      assigned_ = active;
+      assigned_all_ = all_systems;
+    }
+    return active;
+  }
+
+  // Turns the cotangents of the states after a step into those of the states before it.
+  void backward(int64_t active, T* group_sums, int64_t parameters) {
+    const SlotView& edges = step_.edge_slots();
+    const SlotView& nodes = step_.node_slots();
+    const int64_t features = problem_.library.features;
+    const int64_t message = problem_.library.message();
+    const int64_t elements = active * range_.nodes * features;
+    Cotangents<T> work{scratch_[0].data(), scratch_[1].data()};
+    launch_elements("node_output_cotangents", node_output_cotangents<T>, nodes.slots * features, execution_, nodes,
+                    features, cotangents_.data(), work.current);
+    backward_layers(nodes, step_.node_layers(), 0, InputCotangent::plain, problem_.library.parameters,
+                    activations_.node, work, group_sums, parameters, execution_);
+    launch_elements("add_node_inputs", add_node_inputs<T>, elements, execution_, nodes, features, message, work.current,
+                    cotangents_.data());
+    launch_elements("edge_output_cotangents", edge_output_cotangents<T>, edges.slots * message, execution_, edges,
+                    range_, features, message, nodes.slot_of_row, work.current, activations_.edge.back(), work.spare);
+    std::swap(work.current, work.spare);
+    backward_layers(edges, step_.edge_layers(), 0, InputCotangent::plain, problem_.library.parameters,
+                    activations_.edge, work, group_sums, parameters, execution_);
+    launch_elements("add_edge_inputs", add_edge_inputs<T>, elements, execution_, range_, outgoing_.view(), features,
+                    edges.slot_of_row, work.current, cotangents_.data());
+  }
+
+  RolloutProblem<T> problem_;
+  Segments segments_;
+  const uint8_t* edge_types_;
+  const T* cotangent_;
+  Execution execution_;
+  int64_t first_;
+  int64_t replicas_;
+  int64_t steps_;
+  SystemRangeHolder holder_;
+  SystemRange range_;
+  OutgoingHolder outgoing_;
+  MessagePassing<T> step_;
+  Activations<T> activations_;
+  int64_t stride_;  // elements of one step's states
+  Buffer<T> states_;
+  Buffer<T> cotangents_;
+  Buffer<T> scratch_[2];
+  int64_t assigned_ = -1;
+  bool assigned_all_ = false;
+};
+
+template <typename T>
+void rollout_gradient_impl(const RolloutProblem<T>& problem, const uint8_t* edge_types, const T* cotangent, T* energy,
+                           T* parameter_gradient, T* state_gradient, const Execution& execution) {
+  const GraphView& graph = problem.graph;
+  const GradientSum<T> gradient(node_module(problem.library).end, execution);
+  if (graph.systems > 0) {
+    const Segments segments(problem.trajectories.steps, problem.rollout, 1);
+    if (state_gradient != nullptr) {
+      fill_zero(state_gradient, segments.frames * graph.nodes * problem.library.features, execution);
+    }
+    const Buffer<double> error_sums(energy == nullptr ? 0 : segments.count * graph.systems, execution);
+    error_sums.fill(0);
+    const auto rows = [&](int64_t system) {
+      return std::max(ranges::edges(graph, system, system + 1), ranges::nodes(graph, system, system + 1));
+    };
+    for_unit_chunks(
+        plan_units(graph.systems, segments.count, rows), execution,
+        [&](const Unit& span, int64_t units) {
+          return ChunkGradient<T>::bytes(problem, segments, span, units, gradient.parameters());
+        },
+        [&](const Chunk& chunk, const Unit& span) {
+          ChunkGradient<T> work(problem, segments, edge_types, cotangent, chunk, span, execution);
+          const Buffer<T> group_sums = gradient.group_sums(work.groups());
+          work.run({error_sums.data(), state_gradient}, group_sums.data(), gradient.parameters());
+          gradient.add(group_sums);
+        });
+    if (energy != nullptr) {
+      const SystemRange all{0,
+                            graph.systems,
+                            0,
+                            graph.nodes,
+                            0,
+                            graph.edges,
+                            graph.node_offset,
+                            graph.in_offset,
+                            graph.sender,
+                            graph.receiver,
+                            nullptr};
+      mean_errors(graph, all, segments, error_sums.data(), graph.systems, energy, execution);
+    }
+  }
+  gradient.write(parameter_gradient);
+}
+
+}  // namespace
+
+#define NRI_DEFINE(T)                                                                                               \
+  void rollout_gradient(const RolloutProblem<T>& problem, const uint8_t* edge_types, const T* cotangent, T* energy, \
+                        T* parameter_gradient, T* state_gradient, const Execution& execution) {                     \
+    rollout_gradient_impl(problem, edge_types, cotangent, energy, parameter_gradient, state_gradient, execution);   \
+  }
+NRI_DEFINE(float)
+NRI_DEFINE(double)
+#undef NRI_DEFINE
+
+}  // namespace nri::cuda

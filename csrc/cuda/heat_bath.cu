@@ -137,6 +137,7 @@ template <typename T>
 std::vector<int64_t> count_rows(const HeatBathProblem<T>& problem, const Execution& execution) {
   const GraphView& graph = problem.graph;
   std::vector<int64_t> rows_before(graph.systems + 1, 0);
+  if (graph.systems == 0) return rows_before;
   if (problem.rows == HeatBathRows::conditionals) {
     for (int64_t b = 0; b <= graph.systems; ++b) {
       rows_before[b] = graph.host_edge_offset[b] * problem.library.edge_types;
@@ -355,7 +356,6 @@ class HeatBathChunk {
 template <typename T>
 void heat_bath_scores_impl(const HeatBathProblem<T>& problem, T* scores, const Execution& execution) {
   const GraphView& graph = problem.graph;
-  if (graph.systems == 0) return;
   const std::vector<int64_t> rows_before = count_rows(problem, execution);
   const auto bytes = [&](const SystemChunk& chunk) {
     return HeatBathChunk<T>::bytes(problem, rows_before, {chunk.first_system, chunk.end_system, 0, chunk.replicas}, 1,
@@ -389,8 +389,8 @@ void heat_bath_gradient_impl(const HeatBathProblem<T>& problem, const T* cotange
                              const Execution& execution) {
   const GraphView& graph = problem.graph;
   const GradientSum<T> gradient(node_module(problem.library).end, execution);
-  if (graph.systems > 0) {
-    const std::vector<int64_t> rows_before = count_rows(problem, execution);
+  const std::vector<int64_t> rows_before = count_rows(problem, execution);
+  if (rows_before.back() > 0) {
     const int64_t classes = problem.library.edge_types - problem.library.first_type();
     const auto messages = [&](int64_t first, int64_t end) { return ranges::edges(graph, first, end) * classes; };
     const auto nodes = [&](int64_t first, int64_t end) { return ranges::nodes(graph, first, end); };

@@ -61,10 +61,11 @@ ModuleLayers node_module(const LibraryView<T>& library) {
   return lay_out(library.node_sizes, library.node_layers, library.node_types, edge_module(library).end, false);
 }
 
-// The columns [first, first + count) of a layer, with or without its bias.
+// The columns [first, first + count) of a layer, with or without its bias: a summand of its output before the ReLU.
 inline Layer columns_of(Layer layer, int64_t first, int64_t count, bool with_bias) {
   layer.weight += first;
   layer.in = count;
+  layer.relu = false;
   if (!with_bias) layer.bias = -1;
   return layer;
 }

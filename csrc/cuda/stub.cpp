@@ -11,9 +11,11 @@
 namespace nri::cuda {
 namespace {
 
-constexpr const char* kProblem =
-    "nri_fast was built without CUDA support: install it where a CUDA compiler (nvcc) is found, or with "
-    "NRI_FAST_CUDA=on to learn why none is";
+#ifndef NRI_FAST_CUDA_ABSENT
+#define NRI_FAST_CUDA_ABSENT "its build compiled no CUDA kernels"
+#endif
+
+constexpr const char* kProblem = "nri_fast was built without CUDA support: " NRI_FAST_CUDA_ABSENT;
 
 [[noreturn]] void not_built() { throw std::runtime_error(kProblem); }
 

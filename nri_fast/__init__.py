@@ -1,9 +1,44 @@
 """Neural relational inference by fast modular meta-learning: who acts on whom, and how, from trajectories alone."""
 
-from nri_fast.energies import forecast as forecast_states
+from nri_fast.bouncegrad import BounceGrad, DivergedError
+from nri_fast.checkpoint import CheckpointError
 from nri_fast.energies import heat_bath_scores, rollout_energy
+from nri_fast.formats import load_trajectories, save_trajectories
 from nri_fast.graph import MegaGraph
+from nri_fast.infer import Inference, evaluate, forecast, infer
 from nri_fast.modules import ModuleLibrary
+from nri_fast.normalisation import Normalisation
+from nri_fast.ops import get_threads, set_threads
+from nri_fast.run import Run, train
+from nri_fast.settings import PRESETS, Settings
+from nri_fast.simulate import simulate
+from nri_fast.system_set import SystemSet
+from nri_fast.trajectory_data import TrajectoryData, hold_out
 
 __version__ = "0.1.0"
-__all__ = ["MegaGraph", "ModuleLibrary", "forecast_states", "heat_bath_scores", "rollout_energy"]
+__all__ = [
+    "PRESETS",
+    "BounceGrad",
+    "CheckpointError",
+    "DivergedError",
+    "Inference",
+    "MegaGraph",
+    "ModuleLibrary",
+    "Normalisation",
+    "Run",
+    "Settings",
+    "SystemSet",
+    "TrajectoryData",
+    "evaluate",
+    "forecast",
+    "get_threads",
+    "heat_bath_scores",
+    "hold_out",
+    "infer",
+    "load_trajectories",
+    "rollout_energy",
+    "save_trajectories",
+    "set_threads",
+    "simulate",
+    "train",
+]

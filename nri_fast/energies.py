@@ -69,10 +69,10 @@ def pack_trajectories(
 
 
 def flat_edge_types(library: ModuleLibrary, graph: MegaGraph, edge_types: Tensor) -> tuple[Tensor, bool]:
-    """Checks edge types and lays them out as [structures, edges]; tells whether several structures were given.
+    """Checks edge types and lays them out as [structures, edges]; tells whether several were given.
 
-    Accepts adjacencies [systems, N, N] or [structures, systems, N, N] with A[b, i, j] on the edge i -> j, and flat types
-    [edges] or [structures, edges] in the graph's order, of any integer type.
+    Accepts adjacencies [systems, N, N] or [structures, systems, N, N] with A[b, i, j] on the edge i -> j, and flat
+    types [edges] or [structures, edges] in the graph's order, of any integer type.
     """
     if not isinstance(edge_types, Tensor) or edge_types.is_floating_point() or edge_types.is_complex():
         kind = edge_types.dtype if isinstance(edge_types, Tensor) else type(edge_types).__name__
@@ -154,9 +154,9 @@ def rollout_energy(
 ) -> Tensor:
     """Energy of structures: how badly the modules, so wired, predict the recorded trajectories.
 
-    The state restarts from the recorded one at steps 0, R, 2R, ... and rolls R steps each time; every predicted state is
-    compared with the recorded one, and the errors are averaged. Differentiable in the library's parameters and in the
-    trajectories (in both of their roles: a recorded state starts a roll-out and is what predictions are compared with).
+    The state restarts from the recorded one at steps 0, R, 2R, ... and rolls R steps each time; every predicted state
+    is compared with the recorded one, and the errors are averaged. Differentiable in the library's parameters and in
+    the trajectories (in both of their roles: a recorded state starts a roll-out, and predictions are compared with it).
 
     Parameters
     ----------
@@ -231,9 +231,9 @@ def heat_bath_scores(
     """One-step energies of all the structures that a heat-bath move chooses from, messages shared between them.
 
     With R = 1 the energy is a mean over receivers of terms that depend only on the types of a receiver's incoming
-    edges. Without ``edge_types``, every assignment of each receiver's incoming edges is scored (blocks); with them, every
-    type of each edge given the others' (conditionals), for receivers with too many assignments. Differentiable in the
-    library's parameters.
+    edges. Without ``edge_types``, every assignment of each receiver's incoming edges is scored (blocks); with them,
+    every type of each edge given the others' (conditionals), for receivers with too many assignments. Differentiable
+    in the library's parameters.
 
     Parameters
     ----------
@@ -269,10 +269,10 @@ def heat_bath_scores(
         if several:
             raise ValueError(f"edge_types: expected one structure, got shape {[*edge_types.shape]}")
         current = types[0]
-    elif largest_block(graph, library.edge_types) > LARGEST_BLOCK:
+    elif (assignments := largest_block(graph, library.edge_types)) > LARGEST_BLOCK:
         raise ValueError(
-            f"graph: an entity's incoming edges have {largest_block(graph, library.edge_types)} assignments, expected at "
-            f"most {LARGEST_BLOCK}; give edge_types to score one edge at a time"
+            f"graph: an entity's incoming edges have {assignments} assignments, expected at most {LARGEST_BLOCK}; "
+            "give edge_types to score one edge at a time"
         )
     if transitions is None:
         start = all_transitions(graph, steps)

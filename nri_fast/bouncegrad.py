@@ -1,0 +1,388 @@
+"""BounceGrad: bounces that search structures alternate with gradient steps on the shared modules."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from nri_fast import ops
+from nri_fast.bounces import BounceResult, Structures, heat_bath_bounce, metropolis_bounce
+from nri_fast.checkpoint import CheckpointError, Checkpoints
+from nri_fast.heat_bath_rows import HeatBathRows
+from nri_fast.modules import ModuleLibrary
+from nri_fast.ops import one_torch_thread
+from nri_fast.schedule import AcceptanceTemperature, geometric, linear_floor, one_cycle
+from nri_fast.search import heat_bath_search
+from nri_fast.settings import Settings
+from nri_fast.system_set import Batch, SystemSet
+
+CHECKPOINT_SECONDS = 30.0
+MOST_SKIPPED = 20  # gradient steps in a row that may be skipped because they are not finite
+
+
+class DivergedError(RuntimeError):
+    """Training met energies or gradients that are not finite, too many times in a row."""
+
+
+@dataclass
+class History:
+    """What happened, one entry per recorded step: enough to draw a run's curves."""
+
+    step: list[int] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    temperature: list[float] = field(default_factory=list)
+    scale_squared: list[float] = field(default_factory=list)
+    learning_rate: list[float] = field(default_factory=list)
+    accepted: list[float] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """As JSON can hold it."""
+        return {name: list(values) for name, values in vars(self).items()}
+
+
+class BounceGrad:
+    """Learns a module library, and a structure for every training system, from trajectories alone.
+
+    Parameters
+    ----------
+    library : ModuleLibrary
+        The modules to train, in place, on the device of the trajectories.
+    settings : Settings
+        What to do.
+    seed : int
+        Names every random draw of the run. The library's initial weights are the caller's.
+
+    Attributes
+    ----------
+    structures : Structures
+        The current types of all training systems, after :meth:`fit`.
+    history : History
+        Curves.
+    skipped : int
+        Gradient steps that were not taken because the gradient was not finite.
+
+    Notes
+    -----
+    Nothing depends on time, on the number of threads or on how often a run was interrupted: minibatches and transitions
+    are drawn from Philox generators that are named by seed and step.
+    """
+
+    def __init__(self, library: ModuleLibrary, settings: Settings, seed: int = 0) -> None:
+        self.library, self.settings, self.seed = library, settings, seed
+        self.history = History()
+        self.structures: Structures | None = None
+        self.acceptance = AcceptanceTemperature()
+        self.skipped = self._skipped_in_a_row = 0
+        self._step = 0
+        self._optimiser = torch.optim.Adam(library.parameters(), lr=settings.learning_rate)
+
+    @property
+    def total_steps(self) -> int:
+        """Gradient steps of the whole run, polishing included."""
+        return self.settings.steps + self.settings.polish_steps
+
+    @property
+    def scale_squared(self) -> float | None:
+        """s^2 of the robust error at the current step, None with the squared error."""
+        s = self.settings
+        if not s.robust:
+            return None
+        return geometric(min(1.0, self._step / s.steps), s.first_scale, s.last_scale, s.scale_share)
+
+    def fit(
+        self,
+        systems: SystemSet,
+        checkpoints: Checkpoints | None = None,
+        resume: bool = False,
+        progress: bool = True,
+        on_step: Callable[[BounceGrad], None] | None = None,
+    ) -> BounceGrad:
+        """Trains to the end of the settings' steps.
+
+        Parameters
+        ----------
+        systems : SystemSet
+            Training systems, in normalised units.
+        checkpoints : Checkpoints, optional
+            Where to save, every half minute and at the end.
+        resume : bool
+            Continue from the newest checkpoint; the result equals an uninterrupted run's to the bit.
+        progress : bool
+            Show a progress bar (never where the output is no terminal).
+        on_step : callable, optional
+            Called with this object after every step.
+
+        Returns
+        -------
+        BounceGrad
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If the systems have too few steps.
+        DivergedError
+            If too many gradient steps in a row were not finite.
+        CheckpointError
+            If a checkpoint belongs to other settings or systems, or all are damaged.
+        """
+        least = (
+            2 if self.settings.bounce != "metropolis" and not self.settings.polish_steps else self.settings.rollout + 1
+        )
+        if systems.steps < least:
+            raise ValueError(f"systems: expected at least {least} steps, got {systems.steps}")
+        graph = systems.graph
+        self._set_change_scale(systems)
+        self.structures = Structures.zeros(graph.edges, graph.nodes, graph.device)
+        if self.settings.bounce != "soft":
+            self._random_structures(graph.edges, graph.nodes)
+        if resume and checkpoints is not None:
+            found = checkpoints.latest(tqdm.write)
+            if found is not None:
+                self._restore(*found, systems)
+        saved = time.monotonic()
+        bar = tqdm(
+            total=self.total_steps, initial=self._step, desc="training", disable=None if progress else True, unit="step"
+        )
+        with bar, one_torch_thread():
+            while self._step < self.total_steps:
+                if self._step == self.settings.steps:
+                    self._settle(systems)
+                self._one_step(systems)
+                bar.update()
+                if self._step % 20 == 0 and self.history.loss:
+                    bar.set_postfix(loss=f"{self.history.loss[-1]:.4g}", refresh=False)
+                if on_step is not None:
+                    on_step(self)
+                if checkpoints is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    checkpoints.save(self._step, *self._state(systems))
+                    saved = time.monotonic()
+            if not self.settings.polish_steps:
+                self._settle(systems)
+        if checkpoints is not None:
+            checkpoints.save(self._step, *self._state(systems))
+        return self
+
+    # One step -------------------------------------------------------------------------------------------------------
+
+    def _one_step(self, systems: SystemSet) -> None:
+        batch, last_of_epoch = self._draw_batch(systems)
+        polishing = self._step >= self.settings.steps
+        parameters = self.library.flat_parameters()
+        with torch.no_grad():
+            result = (self._polish if polishing else self._bounce)(systems, batch, parameters.detach())
+        rate = self._learning_rate()
+        if self._apply(parameters, result, rate):
+            self._skipped_in_a_row = 0
+        else:
+            self._skip()
+        if result.counts is not None:
+            totals = result.counts.sum(0).tolist()
+            self._epoch_counts = [a + b for a, b in zip(self._epoch_counts, totals, strict=True)]
+            if last_of_epoch:
+                self.acceptance.update(self._epoch_counts[0], self._epoch_counts[2])
+                self._epoch_counts = [0] * len(ops.COUNTS)
+        self._record(result, rate)
+        self._step += 1
+
+    _epoch_counts: list[int] = [0] * len(ops.COUNTS)
+
+    def _bounce(self, systems: SystemSet, batch: Batch, parameters: Tensor) -> BounceResult:
+        assert self.structures is not None
+        s, error = self.settings, self.error_measure()
+        if s.bounce == "metropolis":
+            temperature = parameters.new_full((1,), self.acceptance.temperature)
+            draws = [self._draws(batch, self._step * s.proposals + i) for i in range(s.proposals)]
+            return metropolis_bounce(
+                self.library, parameters, batch, self.structures, systems.steps, s.rollout, error, draws, temperature
+            )
+        start = self._draw_transitions(systems, batch)
+        current = self.structures.edge_types[batch.edges]
+        rows = HeatBathRows(self.library, batch, systems.steps, start, error, current)
+        done = self._step / s.steps
+        factor = linear_floor(done, s.first_temperature, s.last_temperature, s.temperature_share)
+        draws_now = self._draws(batch, self._step)
+        return heat_bath_bounce(parameters, batch, self.structures, rows, draws_now, factor, s.bounce == "sampled")
+
+    def _polish(self, systems: SystemSet, batch: Batch, parameters: Tensor) -> BounceResult:
+        """Roll-out gradient of the structures found. Robust, so that the few wrong ones weigh little."""
+        assert self.structures is not None
+        graph = batch.graph
+        nodes = self.structures.node_types[batch.nodes] if self.library.node_types > 1 else None
+        energy, gradient, _ = ops.rollout_gradient(
+            self.library,
+            parameters,
+            graph,
+            batch.states,
+            systems.steps,
+            self.structures.edge_types[batch.edges],
+            nodes,
+            self.settings.rollout,
+            self.error_measure(),
+            parameters.new_full((graph.systems,), 1.0 / graph.systems),
+        )
+        return BounceResult(energy.mean(), gradient, 0.0)
+
+    def _settle(self, systems: SystemSet) -> None:
+        """Gives every training system the best structure under the modules as they are, by all of its transitions.
+
+        A Metropolis run keeps the structures that its chain has reached.
+        """
+        assert self.structures is not None
+        if self.settings.bounce != "metropolis":
+            found = heat_bath_search(self.library, systems, self.error_measure(), temperature=0.0, seed=self.seed)
+            self.structures = Structures(found.edge_types, found.node_types)
+
+    def error_measure(self) -> ops.ErrorMeasure:
+        """The error of the current step: in units of the variance of one step's change."""
+        return ops.ErrorMeasure((1.0 / self.library.change_scale**2).contiguous(), self.scale_squared)
+
+    def _apply(self, parameters: Tensor, result: BounceResult, rate: float) -> bool:
+        if not (bool(torch.isfinite(result.gradient).all()) and bool(torch.isfinite(result.loss))):
+            return False
+        self._optimiser.zero_grad(set_to_none=True)
+        parameters.backward(result.gradient)
+        torch.nn.utils.clip_grad_norm_(self.library.parameters(), self.settings.clip)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        self._optimiser.step()
+        return True
+
+    def _skip(self) -> None:
+        self.skipped += 1
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row > MOST_SKIPPED:
+            raise DivergedError(
+                f"training diverged: the last {self._skipped_in_a_row} gradients, up to step {self._step}, were not "
+                "finite. Lower the learning rate, shorten the roll-out, or look at the data's scale"
+            )
+
+    def _learning_rate(self) -> float:
+        s = self.settings
+        if self._step < s.steps:
+            return one_cycle(self._step, s.steps, s.learning_rate)
+        return one_cycle(self._step - s.steps, s.polish_steps, s.polish_rate)
+
+    # Random choices, named by seed and step -------------------------------------------------------------------------
+
+    def _generator(self, purpose: int, number: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=[self.seed, purpose], counter=[0, 0, 0, number]))
+
+    def _draws(self, batch: Batch, step: int) -> ops.Draws:
+        return ops.Draws(self.seed, step, batch.systems)
+
+    def _draw_batch(self, systems: SystemSet) -> tuple[Batch, bool]:
+        """Systems in a random order each epoch, cut into batches that differ by one in size at most."""
+        batches = math.ceil(len(systems) / self.settings.batch)
+        epoch, place = divmod(self._step, batches)
+        order = self._generator(1, epoch).permutation(len(systems))
+        return systems.batch(torch.from_numpy(np.array_split(order, batches)[place])), place == batches - 1
+
+    def _draw_transitions(self, systems: SystemSet, batch: Batch) -> Tensor:
+        count = min(self.settings.transitions, systems.steps - 1)
+        drawn = self._generator(2, self._step).integers(systems.steps - 1, size=(len(batch.systems), count))
+        return torch.from_numpy(drawn).to(batch.states.device)
+
+    def _random_structures(self, edges: int, nodes: int) -> None:
+        assert self.structures is not None
+        generator, device = self._generator(3, 0), self.structures.edge_types.device
+        edge_types = generator.integers(self.library.edge_types, size=edges, dtype=np.uint8)
+        node_types = generator.integers(self.library.node_types, size=nodes, dtype=np.uint8)
+        self.structures = Structures(torch.from_numpy(edge_types).to(device), torch.from_numpy(node_types).to(device))
+
+    # State ----------------------------------------------------------------------------------------------------------
+
+    def _set_change_scale(self, systems: SystemSet) -> None:
+        """One step's change has standard deviation 1 in the modules' units."""
+        squares = torch.zeros(systems.features, dtype=torch.float64, device=systems.states.device)
+        sums, count = torch.zeros_like(squares), 0
+        for ids in torch.arange(len(systems)).split(1024):
+            batch = systems.batch(ids)
+            sizes = batch.graph.sizes
+            values = batch.states.double().split([systems.steps * n * systems.features for n in sizes])
+            for n, value in zip(sizes, values, strict=True):
+                change = value.view(systems.steps, n, -1).diff(dim=0).flatten(0, 1)
+                squares += (change**2).sum(0)
+                sums += change.sum(0)
+                count += len(change)
+        deviation = (squares / count - (sums / count) ** 2).clamp(min=0).sqrt()
+        # A feature that never changes is predicted perfectly by any scale.
+        self.library.change_scale.copy_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
+
+    def _record(self, result: BounceResult, rate: float) -> None:
+        every = max(1, self.total_steps // 1000)
+        if self._step % every:
+            return
+        h = self.history
+        h.step.append(self._step)
+        h.loss.append(float(result.loss))
+        h.temperature.append(result.temperature)
+        h.scale_squared.append(self.scale_squared or 0.0)
+        h.learning_rate.append(rate)
+        counts = result.counts
+        h.accepted.append(0.0 if counts is None else float(counts[:, 1].sum()) / max(1, int(counts[:, 0].sum())))
+
+    def _facts(self, systems: SystemSet) -> dict[str, Any]:
+        return {
+            "settings": self.settings.to_dict(),
+            "library": self.library.settings(),
+            "seed": self.seed,
+            "systems": len(systems),
+            "steps_recorded": systems.steps,
+        }
+
+    def _state(self, systems: SystemSet) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        assert self.structures is not None
+        tensors = {f"library.{name}": value for name, value in self.library.state_dict().items()}
+        for i, slot in self._optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{i}.{name}": torch.as_tensor(value) for name, value in slot.items()}
+        tensors["structures.edge_types"] = self.structures.edge_types
+        tensors["structures.node_types"] = self.structures.node_types
+        facts = self._facts(systems) | {
+            "acceptance": vars(self.acceptance),
+            "epoch_counts": self._epoch_counts,
+            "skipped": [self.skipped, self._skipped_in_a_row],
+            "history": self.history.to_dict(),
+        }
+        return tensors, facts
+
+    def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any], systems: SystemSet) -> None:
+        assert self.structures is not None
+        for name, value in self._facts(systems).items():
+            if facts.get(name) != (list(value) if isinstance(value, tuple) else _as_json(value)):
+                raise CheckpointError(
+                    f"checkpoint: {name} differs from this run's: {facts.get(name)}, expected {value}"
+                )
+        library = {k.removeprefix("library."): v for k, v in tensors.items() if k.startswith("library.")}
+        self.library.load_state_dict(library)
+        device = systems.states.device
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimiser."):
+                _, i, slot = name.split(".")
+                state.setdefault(int(i), {})[slot] = value
+        groups = self._optimiser.state_dict()["param_groups"]
+        self._optimiser.load_state_dict({"state": state, "param_groups": groups})
+        self.structures = Structures(
+            tensors["structures.edge_types"].to(device), tensors["structures.node_types"].to(device)
+        )
+        self.acceptance = AcceptanceTemperature(**facts["acceptance"])
+        self._epoch_counts = facts["epoch_counts"]
+        self.skipped, self._skipped_in_a_row = facts["skipped"]
+        self.history = History(**facts["history"])
+        self._step = facts["step"]
+
+
+def _as_json(value: Any) -> Any:
+    """The value as it comes back from JSON: tuples as lists."""
+    if isinstance(value, dict):
+        return {name: _as_json(v) for name, v in value.items()}
+    return [_as_json(v) for v in value] if isinstance(value, list | tuple) else value

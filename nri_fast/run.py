@@ -1,0 +1,230 @@
+"""A run: what training leaves behind, in memory and as a folder, and what can be done with it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nri_fast import ops
+from nri_fast.bouncegrad import BounceGrad, History
+from nri_fast.checkpoint import CheckpointError, Checkpoints, load, save, write_atomically
+from nri_fast.modules import ModuleLibrary
+from nri_fast.normalisation import Normalisation
+from nri_fast.settings import PRESETS, Settings
+from nri_fast.system_set import SystemSet
+from nri_fast.trajectory_data import TrajectoryData
+
+RUN_FILE = "run.json"
+LIBRARY_FILE = "library.safetensors"
+HISTORY_FILE = "history.json"
+FORMAT = 1
+
+
+@dataclass
+class Run:
+    """A trained library with all that its use needs.
+
+    Attributes
+    ----------
+    library : ModuleLibrary
+        The modules.
+    normalisation : Normalisation
+        Learned on the training split; maps recorded units to the modules'.
+    settings : Settings
+        What training did.
+    seed : int
+        Of the run.
+    trained_on : dict
+        Name, split, systems, steps and features of the training data.
+    history : History
+        Training curves.
+    displacement_fit : dict
+        Of the training data, for the constant-velocity baseline (see :func:`nri_fast.metrics.displacement_fit`).
+    """
+
+    library: ModuleLibrary
+    normalisation: Normalisation
+    settings: Settings
+    seed: int
+    trained_on: dict[str, Any]
+    history: History = field(default_factory=History)
+    displacement_fit: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the modules live."""
+        return self.library.change_scale.device
+
+    def error_measure(self) -> ops.ErrorMeasure:
+        """The error that training ended with."""
+        last = self.settings.last_scale if self.settings.robust else None
+        return ops.ErrorMeasure((1.0 / self.library.change_scale**2).contiguous(), last)
+
+    def systems(self, data: TrajectoryData) -> SystemSet:
+        """The data in the run's units, on its device."""
+        return SystemSet.complete(self.states(data))
+
+    def states(self, data: TrajectoryData) -> Tensor:
+        """[systems, steps, N, D] float32 states in the run's units, on its device."""
+        if data.feature_names != self.normalisation.feature_names:
+            raise ValueError(
+                f"data: features {data.feature_names}, but the run was trained on {self.normalisation.feature_names}"
+            )
+        return self.normalisation.apply(data.states).to(self.device)
+
+    def save(self, folder: Path) -> None:
+        """Writes the run's files; each is replaced as a whole."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save(folder / LIBRARY_FILE, self.library.state_dict(), {"library": self.library.settings()})
+        _write_json(folder / HISTORY_FILE, self.history.to_dict())
+        facts = {
+            "format": FORMAT,
+            "settings": self.settings.to_dict(),
+            "normalisation": self.normalisation.to_dict(),
+            "seed": self.seed,
+            "trained_on": self.trained_on,
+            "displacement_fit": self.displacement_fit,
+        }
+        _write_json(folder / RUN_FILE, facts)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> Run:
+        """Reads a run's folder.
+
+        Raises
+        ------
+        CheckpointError
+            Naming the file that is missing or damaged.
+        """
+        path = Path(folder)
+        facts = _read_json(path / RUN_FILE)
+        try:
+            if facts["format"] != FORMAT:
+                raise CheckpointError(f"{path / RUN_FILE}: format {facts['format']}, expected {FORMAT}")
+            settings = Settings.from_dict(facts["settings"])
+            normalisation = Normalisation.from_dict(facts["normalisation"])
+            tensors, shape = load(path / LIBRARY_FILE)
+            library = ModuleLibrary(**shape["library"])
+            library.load_state_dict(tensors)
+            history = History(**_read_json(path / HISTORY_FILE))
+            fit = {name: (float(a), float(b)) for name, (a, b) in facts["displacement_fit"].items()}
+            return cls(library.to(device), normalisation, settings, facts["seed"], facts["trained_on"], history, fit)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"{path}: damaged or not a run of nri_fast ({error})") from error
+
+
+def train(
+    data: TrajectoryData,
+    preset: str = "springs",
+    settings: Settings | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    on_step: Callable[[BounceGrad], None] | None = None,
+) -> Run:
+    """Learns modules and structures from trajectories alone; labels in the data are never looked at.
+
+    Parameters
+    ----------
+    data : TrajectoryData
+        Training systems, in the units they were recorded in.
+    preset : str
+        Name in :data:`nri_fast.settings.PRESETS`; used if `settings` is not given.
+    settings : Settings, optional
+        What to do instead.
+    seed : int
+        Names every random draw, initial weights included.
+    device : torch.device or str
+        Where to train.
+    out : path, optional
+        Folder of the run: checkpoints meanwhile, the run at the end. It must not exist, unless `resume`.
+    resume : bool
+        Continue the run in `out`, to the same bits that it would have reached undisturbed.
+    progress : bool
+        Show a progress bar on terminals.
+    on_step : callable, optional
+        Called with the BounceGrad object after every step.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    FileExistsError
+        If `out` exists, is not empty, and `resume` is not set.
+    ValueError, DivergedError, CheckpointError
+        As :meth:`BounceGrad.fit`.
+    """
+    from nri_fast.metrics import displacement_fit
+
+    if settings is None:
+        if preset not in PRESETS:
+            raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+        settings = PRESETS[preset]
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(f"{folder}: expected a folder, got a file")
+        if not resume and folder.exists() and any(folder.iterdir()):
+            raise FileExistsError(f"{folder}: the output folder exists and is not empty; pass another, or resume")
+        folder.mkdir(parents=True, exist_ok=True)
+    normalisation = Normalisation.learn(data)
+    states = normalisation.apply(data.states)
+    relative = [d for d, name in enumerate(data.feature_names) if name in settings.relative]
+    library = initial_library(data.features, relative, settings, seed).to(device)
+    trainer = BounceGrad(library, settings, seed)
+    checkpoints = None if folder is None else Checkpoints(folder / "checkpoints")
+    trainer.fit(SystemSet.complete(states.to(device)), checkpoints, resume, progress, on_step)
+    trained_on = {
+        "name": data.name,
+        "split": data.split,
+        "systems": data.systems,
+        "steps": data.steps,
+        "entities": data.entities,
+    }
+    fit = displacement_fit(states, data.feature_names)
+    run = Run(library, normalisation, settings, seed, trained_on, trainer.history, fit)
+    if folder is not None:
+        run.save(folder)
+    return run
+
+
+def initial_library(features: int, relative: list[int], settings: Settings, seed: int) -> ModuleLibrary:
+    """A library with random weights that the seed decides, whatever state torch's generator is in."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ModuleLibrary(
+            features,
+            settings.edge_types,
+            settings.node_types,
+            settings.message,
+            settings.edge_hidden,
+            settings.node_hidden,
+            relative,
+            settings.silent,
+        )
+
+
+def _write_json(path: Path, value: Any) -> None:
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; is this the folder of a finished run?") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged ({error})") from error

@@ -1,0 +1,65 @@
+"""Schedules: pure functions of how far training has come, and the temperature that acceptance drives."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+def one_cycle(step: int, steps: int, peak: float, warm_share: float = 0.1) -> float:
+    """Learning rate: up to `peak` along a cosine over the first share of steps, then down to nearly nothing.
+
+    The shape of Smith and Topin, "Super-convergence" (2019), from peak / 25 and to peak / 250,000.
+    """
+    warm = max(1.0, warm_share * steps - 1)
+    if step < warm:
+        return _cosine(peak / 25, peak, step / warm)
+    return _cosine(peak, peak / 250_000, min(1.0, (step - warm) / max(1.0, steps - 1 - warm)))
+
+
+def geometric(done: float, first: float, last: float, share: float) -> float:
+    """From `first` to `last` by a constant factor per step over the first `share` of training, then constant."""
+    return first * (last / first) ** min(1.0, done / share)
+
+
+def linear_floor(done: float, first: float, last: float, share: float) -> float:
+    """From `first` straight towards zero at `share` of training, but never below `last`."""
+    return max(last, first * (1.0 - done / share))
+
+
+def _cosine(start: float, end: float, part: float) -> float:
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * part))
+
+
+@dataclass
+class AcceptanceTemperature:
+    """The paper's temperature: raised while too few worsening moves are accepted, lowered while too many are.
+
+    After every epoch the running rate of accepted worsening moves is compared with a target that falls as
+    ``exp(-1 - 5 epoch / 800)``; the temperature is multiplied or divided by 1.1.
+
+    Attributes
+    ----------
+    temperature : float
+        In the units of the energy. The authors start at exp(-9.8).
+    rate : float
+        Running average of the share of proposals that were accepted although they worsened the energy.
+    epoch : int
+        Epochs seen.
+    """
+
+    temperature: float = math.exp(-9.8)
+    rate: float = 0.0
+    epoch: int = 0
+
+    AVERAGING = 0.01
+    FACTOR = 1.1
+
+    def update(self, proposed: int, accepted_worsening: int) -> None:
+        """Takes an epoch's counts."""
+        self.epoch += 1
+        # The first epochs average plainly, so that the zero that the rate starts from is forgotten.
+        weight = max(self.AVERAGING, 1.0 / self.epoch)
+        self.rate += weight * (accepted_worsening / max(1, proposed) - self.rate)
+        target = math.exp(-1.0 - 5.0 * self.epoch / 800.0)
+        self.temperature *= self.FACTOR if self.rate < target else 1.0 / self.FACTOR

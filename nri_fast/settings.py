@@ -1,0 +1,129 @@
+"""Settings of a training run, and the presets that bundle them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+Bounce = Literal["soft", "sampled", "metropolis"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything that decides what a training run does, beside its data and its seed.
+
+    Attributes
+    ----------
+    edge_types, node_types : int
+        Numbers of types to tell apart.
+    message : int
+        Width of a message.
+    edge_hidden, node_hidden : tuple of int
+        Hidden widths of the modules.
+    relative : tuple of str
+        Features, by name, that count only relative to the receiver (see ModuleLibrary). Names that the data lacks are
+        ignored.
+    silent : bool
+        Edge type 0 means "no interaction".
+    bounce : {"soft", "sampled", "metropolis"}
+        How structures are searched: heat bath weighing every assignment, heat bath drawing one, or the paper's Metropolis
+        chain on roll-out energies.
+    steps : int
+        Gradient steps.
+    batch : int
+        Systems per gradient step.
+    transitions : int
+        Heat bath: random one-step transitions of each system per step.
+    rollout : int
+        Metropolis: steps that a roll-out takes between recorded states (R).
+    proposals : int
+        Metropolis: proposals per system and gradient step (the paper: 1).
+    robust : bool
+        Robust error ``log(s^2 + e)`` per transition instead of the squared error.
+    first_scale, last_scale : float
+        s^2, in units of the variance of one step's change: annealed geometrically from the first to the last over the
+        first `scale_share` of training.
+    scale_share : float
+        See above.
+    first_temperature, last_temperature : float
+        Heat bath: temperature in units of the spread of a receiver's scores, falling linearly over the first
+        `temperature_share` of training.
+    temperature_share : float
+        See above.
+    learning_rate : float
+        Peak of a one-cycle schedule of Adam.
+    clip : float
+        Largest norm of the gradient.
+    polish_steps : int
+        Gradient steps behind the bounces that train roll-outs of `rollout` steps on the structures found: forecasts over
+        many steps get better.
+    polish_rate : float
+        Peak learning rate of those.
+    """
+
+    edge_types: int = 2
+    node_types: int = 1
+    message: int = 32
+    edge_hidden: tuple[int, ...] = (32,)
+    node_hidden: tuple[int, ...] = (32, 32)
+    relative: tuple[str, ...] = ("x", "y", "z")
+    silent: bool = False
+    bounce: Bounce = "soft"
+    steps: int = 1000
+    batch: int = 25
+    transitions: int = 12
+    rollout: int = 10
+    proposals: int = 1
+    robust: bool = True
+    first_scale: float = 0.3
+    last_scale: float = 0.003
+    scale_share: float = 0.6
+    first_temperature: float = 0.3
+    last_temperature: float = 0.021
+    temperature_share: float = 0.7
+    learning_rate: float = 3e-3
+    clip: float = 1.0
+    polish_steps: int = 0
+    polish_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        for name in ("steps", "batch", "transitions", "rollout", "proposals"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        for name in ("first_scale", "last_scale", "learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)}")
+        if self.bounce not in ("soft", "sampled", "metropolis"):
+            raise ValueError(f"bounce: expected soft, sampled or metropolis, got {self.bounce!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Settings:
+        """The inverse of :meth:`to_dict`; unknown or missing names are errors."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        if set(values) != names:
+            odd = sorted(set(values) ^ names)
+            raise ValueError(f"settings: unknown or missing names {odd}")
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+#: What `train --preset NAME` uses. Reasons and figures: docs/presets.md.
+PRESETS: dict[str, Settings] = {
+    "springs": Settings(polish_steps=300),
+    "charged": Settings(message=64, edge_hidden=(64,), node_hidden=(64, 64), batch=50, steps=8000, last_scale=0.001),
+    "kuramoto": Settings(message=64, edge_hidden=(64,), node_hidden=(64, 64), batch=50, steps=4000, relative=()),
+    "metropolis": Settings(
+        message=64,
+        edge_hidden=(64,),
+        node_hidden=(64, 64),
+        bounce="metropolis",
+        robust=False,
+        batch=50,
+        steps=4000,
+        learning_rate=1e-3,
+    ),
+}

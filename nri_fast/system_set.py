@@ -1,0 +1,92 @@
+"""The systems of a data set, and minibatches of them, each a mega-graph of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from nri_fast.graph import MegaGraph
+
+
+@lru_cache(maxsize=16)
+def _complete(systems: int, entities: int, device: torch.device) -> MegaGraph:
+    return MegaGraph.complete(systems, entities, device)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some of the systems, side by side.
+
+    Attributes
+    ----------
+    systems : Tensor
+        [B] int64: their places in the whole set; they name the batch's random draws.
+    graph : MegaGraph
+        Their mega-graph.
+    states : Tensor
+        Flat recorded states.
+    edges, nodes : Tensor
+        [batch edges], [batch nodes] int64: places of the batch's edges and entities in the whole set's flat arrays.
+    """
+
+    systems: Tensor
+    graph: MegaGraph
+    states: Tensor
+    edges: Tensor
+    nodes: Tensor
+
+
+class SystemSet:
+    """All systems of a data set, in normalised units.
+
+    Parameters
+    ----------
+    graph : MegaGraph
+        Of all systems together.
+    states : Tensor
+        Flat: each system's [steps, entities, features] behind the other.
+    steps, features : int
+        Recorded steps per system, features of an entity.
+    """
+
+    def __init__(self, graph: MegaGraph, states: Tensor, steps: int, features: int) -> None:
+        self.graph, self.states, self.steps, self.features = graph, states, steps, features
+
+    @classmethod
+    def complete(cls, states: Tensor) -> SystemSet:
+        """Systems of one size, [systems, steps, N, D], in which every entity may act on every other one."""
+        systems, steps, entities, features = states.shape
+        graph = _complete(systems, entities, states.device)
+        return cls(graph, states.contiguous().flatten(), steps, features)
+
+    def __len__(self) -> int:
+        return self.graph.systems
+
+    def batch(self, systems: Tensor | Sequence[int]) -> Batch:
+        """The mega-graph of some systems, in the order given."""
+        graph = self.graph
+        ids = torch.as_tensor(systems, dtype=torch.int64, device=graph.device)
+        first_edge = graph.in_offset[graph.node_offset]
+        edges, _ = _ranges(first_edge, ids)
+        nodes, node_offset = _ranges(graph.node_offset, ids)
+        if graph.entities is not None:
+            part = _complete(len(ids), graph.entities, graph.device)
+            states = self.states.view(graph.systems, -1)[ids].flatten()
+            return Batch(ids, part, states, edges, nodes)
+        shift = node_offset[:-1] - graph.node_offset[ids]
+        owner = torch.repeat_interleave(torch.arange(len(ids), device=graph.device), first_edge.diff()[ids])
+        part = MegaGraph(node_offset, graph.sender[edges] + shift[owner], graph.receiver[edges] + shift[owner])
+        values, _ = _ranges(graph.node_offset * (self.steps * self.features), ids)
+        return Batch(ids, part, self.states[values], edges, nodes)
+
+
+def _ranges(offset: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Concatenated ranges offset[i] .. offset[i + 1] - 1 for i in `ids`, and where each begins in the result."""
+    sizes = offset.diff()[ids]
+    begins = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+    places = torch.arange(int(begins[-1]), device=offset.device)
+    return places + torch.repeat_interleave(offset[ids] - begins[:-1], sizes), begins

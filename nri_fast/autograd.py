@@ -48,7 +48,7 @@ class RolloutEnergy(torch.autograd.Function):
                 library, parameters, graph, states, steps, types, node_types, rollout, error, cotangent, with_states
             )
             parameter_sum += parameter_gradient
-            if state_sum is not None:
+            if state_sum is not None and state_gradient is not None:
                 state_sum += state_gradient
         return parameter_sum, state_sum, *[None] * 7
 

@@ -163,7 +163,8 @@ class MegaGraph:
         if adjacency.shape[-3:] != (self.systems, n, n):
             expected = [self.systems, n, n]
             raise ValueError(f"adjacency: expected [..., {expected}], got {[*adjacency.shape]}")
-        return adjacency[(..., *self._adjacency_index)]
+        system, sender, receiver = self._adjacency_index
+        return adjacency[..., system, sender, receiver]
 
     def adjacency(self, types: Tensor) -> Tensor:
         """Adjacencies [..., systems, N, N] from types per edge [..., edges]; 0 where there is no edge.
@@ -172,7 +173,8 @@ class MegaGraph:
         """
         n = max(self.sizes, default=0)
         result = types.new_zeros(*types.shape[:-1], self.systems, n, n)
-        result[(..., *self._adjacency_index)] = types
+        system, sender, receiver = self._adjacency_index
+        result[..., system, sender, receiver] = types
         return result
 
     @cached_property

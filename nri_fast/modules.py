@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from nri_fast import _core
 
 def _mlp(sizes: Sequence[int], relu_last: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(sizes)):
         layers.append(nn.Linear(a, b))
         if relu_last or i + 2 < len(sizes):
             layers.append(nn.ReLU())
@@ -21,6 +22,8 @@ def _mlp(sizes: Sequence[int], relu_last: bool) -> nn.Sequential:
 
 class _FixedLinear(nn.Module):
     """Multiplies by a matrix that is not learned."""
+
+    matrix: Tensor
 
     def __init__(self, matrix: Tensor) -> None:
         super().__init__()
@@ -144,7 +147,8 @@ class ModuleLibrary(nn.Module):
         for module in self.node:
             layers = _linear_layers(module)
             for i, layer in enumerate(layers):
-                weight, bias = layer.weight, layer.bias
+                weight: Tensor = layer.weight
+                bias: Tensor = layer.bias
                 if i == 0 and self.relative:
                     weight = weight * self._own
                 if i == len(layers) - 1:

@@ -1,7 +1,7 @@
 """The operations as the kernels offer them: flat tensors in, flat tensors out, no gradients.
 
-This is the only module that takes addresses. Every function allocates its results, hands pointers to the native core and
-keeps the tensors alive meanwhile. Shapes are those of the headers in ``csrc/ops``: trajectories flat (each system's
+This is the only module that takes addresses. Every function allocates its results, hands pointers to the native core
+and keeps the tensors alive meanwhile. Shapes are those of the headers in ``csrc/ops``: trajectories flat (each system's
 [steps, entities, features] behind the other), types flat per edge and per entity. Arguments are trusted to have passed
 :mod:`nri_fast.checks`; the public functions of :mod:`nri_fast.energies` do that.
 """
@@ -204,10 +204,8 @@ def forecast(
 def row_offsets(graph: MegaGraph, edge_types_count: int, conditionals: bool) -> Tensor:
     """[nodes + 1] int64: where each receiver's heat-bath scores begin."""
     degree = graph.in_offset.diff()
-    if conditionals:
-        rows = degree * edge_types_count
-    else:
-        rows = torch.pow(torch.full_like(degree, edge_types_count), degree)
+    blocks = torch.pow(torch.full_like(degree, edge_types_count), degree)
+    rows = degree * edge_types_count if conditionals else blocks
     return torch.cat([rows.new_zeros(1), rows.cumsum(0)])
 
 

@@ -49,8 +49,8 @@ def heat_bath_search(
 ) -> Found:
     """Heat bath on all one-step transitions: exact marginals of every receiver's incoming edges.
 
-    Where an entity has too many incoming edges for that, edges are redrawn one at a time while the temperature falls, and
-    the probabilities are conditional on the structure reached.
+    Where an entity has too many incoming edges for that, edges are redrawn one at a time while the temperature falls,
+    and the probabilities are conditional on the structure reached.
 
     Parameters
     ----------
@@ -61,8 +61,8 @@ def heat_bath_search(
     error : ErrorMeasure
         As in training.
     temperature : float, optional
-        Of the marginals, in the units of a receiver's mean score. By default that at which they are the likelihood's (see
-        :meth:`HeatBathRows.in_likelihood_units`).
+        Of the marginals, in the units of a receiver's mean score. By default that at which they are the likelihood's
+        (see :meth:`HeatBathRows.in_likelihood_units`).
     seed : int
         Names the random draws.
     progress : bool

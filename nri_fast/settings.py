@@ -26,8 +26,8 @@ class Settings:
     silent : bool
         Edge type 0 means "no interaction".
     bounce : {"soft", "sampled", "metropolis"}
-        How structures are searched: heat bath weighing every assignment, heat bath drawing one, or the paper's Metropolis
-        chain on roll-out energies.
+        How structures are searched: heat bath weighing every assignment, heat bath drawing one, or the paper's
+        Metropolis chain on roll-out energies.
     steps : int
         Gradient steps.
     batch : int
@@ -55,8 +55,8 @@ class Settings:
     clip : float
         Largest norm of the gradient.
     polish_steps : int
-        Gradient steps behind the bounces that train roll-outs of `rollout` steps on the structures found: forecasts over
-        many steps get better.
+        Gradient steps behind the bounces that train roll-outs of `rollout` steps on the structures found: forecasts
+        over many steps get better.
     polish_rate : float
         Peak learning rate of those.
     """
@@ -108,7 +108,8 @@ class Settings:
         if set(values) != names:
             odd = sorted(set(values) ^ names)
             raise ValueError(f"settings: unknown or missing names {odd}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        plain: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        return cls(**plain)
 
 
 #: What `train --preset NAME` uses. Reasons and figures: docs/presets.md.

@@ -79,7 +79,7 @@ class BounceGrad:
         self.library, self.settings, self.seed = library, settings, seed
         self.history = History()
         self.structures: Structures | None = None
-        self.acceptance = AcceptanceTemperature()
+        self.acceptance = AcceptanceTemperature(math.exp(-9.8))
         self.skipped = self._skipped_in_a_row = 0
         self._step = 0
         self._optimiser = torch.optim.Adam(library.parameters(), lr=settings.learning_rate)
@@ -141,6 +141,8 @@ class BounceGrad:
             raise ValueError(f"systems: expected at least {least} steps, got {systems.steps}")
         graph = systems.graph
         self._set_change_scale(systems)
+        # The authors' first temperature, in the units of this run's energies.
+        self.acceptance = AcceptanceTemperature(math.exp(-9.8) * float(self.error_measure().weight.mean()))
         self.structures = Structures.zeros(graph.edges, graph.nodes, graph.device)
         if self.settings.bounce != "soft":
             self._random_structures(graph.edges, graph.nodes)

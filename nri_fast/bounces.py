@@ -80,6 +80,8 @@ def heat_bath_bounce(
             structures.edge_types[batch.edges] = rows.likeliest(weights)[0]
     weights = weights / rows.terms
     loss = torch.where(weights > 0, weights * scores, torch.zeros_like(scores)).sum()
+    if float(weights.sum()) < 0.999:  # somewhere no alternative has a finite score: the modules have diverged
+        loss = torch.full_like(loss, torch.nan)
     return BounceResult(loss, rows.gradient(parameters, weights), temperature)
 
 

@@ -140,20 +140,18 @@ class ModuleLibrary(nn.Module):
     def flat_parameters(self) -> Tensor:
         """[P] all weights as the kernels read them, differentiable in the modules' own parameters."""
         pieces: list[Tensor] = []
-        for module in self.edge:
-            for i, layer in enumerate(_linear_layers(module)):
-                weight = layer.weight @ self._pair if i == 0 and self.relative else layer.weight
-                pieces += [weight.flatten(), layer.bias]
-        for module in self.node:
-            layers = _linear_layers(module)
-            for i, layer in enumerate(layers):
-                weight: Tensor = layer.weight
-                bias: Tensor = layer.bias
-                if i == 0 and self.relative:
-                    weight = weight * self._own
-                if i == len(layers) - 1:
-                    weight, bias = weight * self.change_scale[:, None], bias * self.change_scale
-                pieces += [weight.flatten(), bias]
+        for edge in self.edge:
+            first, *others = _linear_layers(edge)
+            pieces += [(first.weight @ self._pair if self.relative else first.weight).flatten(), first.bias]
+            pieces += [value.flatten() for layer in others for value in (layer.weight, layer.bias)]
+        for node in self.node:
+            weights: list[Tensor] = [layer.weight for layer in _linear_layers(node)]
+            biases: list[Tensor] = [layer.bias for layer in _linear_layers(node)]
+            if self.relative:
+                weights[0] = weights[0] * self._own
+            weights[-1] = weights[-1] * self.change_scale[:, None]
+            biases[-1] = biases[-1] * self.change_scale
+            pieces += [value.flatten() for pair in zip(weights, biases, strict=True) for value in pair]
         return torch.cat(pieces)
 
     def extra_repr(self) -> str:

@@ -41,14 +41,14 @@ class AcceptanceTemperature:
     Attributes
     ----------
     temperature : float
-        In the units of the energy. The authors start at exp(-9.8).
+        In the units of the energy. The authors start at exp(-9.8), in mean squared error of normalised features.
     rate : float
         Running average of the share of proposals that were accepted although they worsened the energy.
     epoch : int
         Epochs seen.
     """
 
-    temperature: float = math.exp(-9.8)
+    temperature: float
     rate: float = 0.0
     epoch: int = 0
 

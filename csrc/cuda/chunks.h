@@ -14,10 +14,10 @@ struct SystemChunk {
 // bytes(chunk) estimates the workspace of a chunk.
 template <typename Bytes>
 SystemChunk plan_chunk(int64_t first_system, int64_t systems, int64_t replicas, int64_t budget, const Bytes& bytes) {
-  SystemChunk chunk{first_system, first_system + 1, replicas};
-  while (chunk.end_system < systems && bytes(SystemChunk{first_system, chunk.end_system + 1, replicas}) <= budget) {
-    ++chunk.end_system;
-  }
+  const int64_t end = last_fitting(first_system + 1, systems, [&](int64_t end_system) {
+    return bytes(SystemChunk{first_system, end_system, replicas}) <= budget;
+  });
+  SystemChunk chunk{first_system, end, replicas};
   while (chunk.replicas > 1 && bytes(chunk) > budget) chunk.replicas = (chunk.replicas + 1) / 2;
   return chunk;
 }

@@ -194,11 +194,15 @@ inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t status) {
   return status == cudaErrorMemoryAllocation ? "out of memory" : "invalid argument";
 }
+inline thread_local int nri_emulated_device = 0;  // any number will do: there is only the host
 inline cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = nri_emulated_device;
   return cudaSuccess;
 }
-inline cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidValue; }
+inline cudaError_t cudaSetDevice(int device) {
+  nri_emulated_device = device;
+  return cudaSuccess;
+}
 inline cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
   *free_bytes = *total_bytes = nri::cuda::emulator::kFreeBytes;
   return cudaSuccess;

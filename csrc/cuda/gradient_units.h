@@ -15,7 +15,7 @@ namespace nri::cuda {
 constexpr int64_t kGroupRows = 96;  // so that small tests have several groups and units
 constexpr int64_t kSplitRows = 384;
 #else
-constexpr int64_t kGroupRows = 2048;   // rows that one partial sum covers, more or less
+constexpr int64_t kGroupRows = 1024;   // rows that one partial sum covers, more or less
 constexpr int64_t kSplitRows = 65536;  // a system with more rows has its replicas dealt out to several units
 #endif
 
@@ -72,27 +72,27 @@ using Chunk = std::vector<Unit>;
 
 // Calls work(chunk, span) for chunks whose estimate bytes(span, units) fits; smaller ones when memory runs out. `span`
 // is the chunk as one unit.
-
 template <typename Bytes, typename Work>
 void for_unit_chunks(const std::vector<Unit>& units, const Execution& execution, const Bytes& bytes, const Work& work) {
   int64_t budget = workspace_budget(execution);
-  for (size_t first = 0; first < units.size();) {
-    Chunk chunk{units[first]};
-    Unit span = units[first];
-    for (size_t next = first + 1; next < units.size(); ++next) {
-      const Unit& unit = units[next];
-      if (unit.first_system != span.end_system || unit.first_replica != span.first_replica ||
-          unit.end_replica != span.end_replica) {
-        break;
-      }
-      const Unit longer{span.first_system, unit.end_system, span.first_replica, span.end_replica};
-      if (bytes(longer, static_cast<int64_t>(chunk.size()) + 1) > budget) break;
-      span = longer;
-      chunk.push_back(unit);
+  const int64_t count = static_cast<int64_t>(units.size());
+  for (int64_t first = 0; first < count;) {
+    const auto together = [&](int64_t end) {
+      return Unit{units[first].first_system, units[end - 1].end_system, units[first].first_replica,
+                  units[first].end_replica};
+    };
+    int64_t end = first + 1;
+    while (end < count && units[end].first_system == units[end - 1].end_system &&
+           units[end].first_replica == units[first].first_replica &&
+           units[end].end_replica == units[first].end_replica) {
+      ++end;
     }
+    end = last_fitting(first + 1, end, [&](int64_t last) { return bytes(together(last), last - first) <= budget; });
+    const Unit span = together(end);
+    const Chunk chunk(units.begin() + first, units.begin() + end);
     try {
       work(chunk, span);
-      first += chunk.size();
+      first = end;
     } catch (const OutOfMemory&) {
       if (chunk.size() == 1) throw;
       budget /= 2;

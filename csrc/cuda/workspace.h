@@ -108,4 +108,19 @@ inline int64_t workspace_budget(const Execution& execution) {
   return static_cast<int64_t>(std::min(free_bytes / 2, kEnough));
 }
 
+// The last of least, .., most for which fits(n) holds, or `least`; larger ones never fit better.
+template <typename Fits>
+int64_t last_fitting(int64_t least, int64_t most, const Fits& fits) {
+  if (fits(most)) return most;
+  while (most - least > 1) {
+    const int64_t middle = (least + most) / 2;
+    if (fits(middle)) {
+      least = middle;
+    } else {
+      most = middle;
+    }
+  }
+  return least;
+}
+
 }  // namespace nri::cuda

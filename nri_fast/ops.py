@@ -96,7 +96,7 @@ def _place(tensor: Tensor) -> _core.Place:
     if tensor.is_cuda:
         index = tensor.device.index
         return _core.Place(True, 1, index, torch.cuda.current_stream(index).cuda_stream)
-    return _core.Place(_emulate_cuda, _threads, -1, 0)
+    return _core.Place(_emulate_cuda, _threads, 0, 0)
 
 
 def _address(tensor: Tensor | None) -> int:
@@ -402,7 +402,7 @@ def simulate(
     edges = torch.empty(systems, entities, entities, dtype=torch.uint8, device=device)
     place = _place(states)
     if threads is not None and not states.is_cuda:
-        place = _core.Place(_emulate_cuda, threads, -1, 0)
+        place = _core.Place(_emulate_cuda, threads, 0, 0)
     _core.simulate(
         place,
         SIMULATORS.index(kind),

@@ -1,0 +1,1 @@
+"""Benchmarks and experiments whose results are committed under ``bench/results``."""

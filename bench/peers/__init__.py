@@ -1,0 +1,1 @@
+"""The same work done by others, for comparison in the same run."""

@@ -82,6 +82,7 @@ class BounceGrad:
         self.acceptance = AcceptanceTemperature(math.exp(-9.8))
         self.skipped = self._skipped_in_a_row = 0
         self._step = 0
+        self._epoch_counts = [0] * len(ops.COUNTS)
         self._optimiser = torch.optim.Adam(library.parameters(), lr=settings.learning_rate)
 
     @property
@@ -194,8 +195,6 @@ class BounceGrad:
                 self._epoch_counts = [0] * len(ops.COUNTS)
         self._record(result, rate)
         self._step += 1
-
-    _epoch_counts: list[int] = [0] * len(ops.COUNTS)
 
     def _bounce(self, systems: SystemSet, batch: Batch, parameters: Tensor) -> BounceResult:
         assert self.structures is not None

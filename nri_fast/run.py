@@ -15,6 +15,7 @@ from torch import Tensor
 from nri_fast import ops
 from nri_fast.bouncegrad import BounceGrad, History
 from nri_fast.checkpoint import CheckpointError, Checkpoints, load, save, write_atomically
+from nri_fast.metrics import displacement_fit
 from nri_fast.modules import ModuleLibrary
 from nri_fast.normalisation import Normalisation
 from nri_fast.settings import PRESETS, Settings
@@ -167,8 +168,6 @@ def train(
     ValueError, DivergedError, CheckpointError
         As :meth:`BounceGrad.fit`.
     """
-    from nri_fast.metrics import displacement_fit
-
     if settings is None:
         if preset not in PRESETS:
             raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")

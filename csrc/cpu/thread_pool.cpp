@@ -36,17 +36,9 @@ struct Job {
   }
 };
 
+// Never destroyed once it has threads: at process exit they may outlive static destructors.
 class Pool {
  public:
-  ~Pool() {
-    {
-      const std::lock_guard<std::mutex> guard(lock_);
-      stopping_ = true;
-    }
-    wake_.notify_all();
-    for (std::thread& thread : threads_) thread.join();
-  }
-
   void run(int threads, Job& job) {
     while (static_cast<int>(threads_.size()) < threads - 1) {
       threads_.emplace_back([this, worker = static_cast<int>(threads_.size()) + 1] { serve(worker); });
@@ -70,8 +62,7 @@ class Pool {
     uint64_t seen = 0;
     std::unique_lock<std::mutex> guard(lock_);
     for (;;) {
-      wake_.wait(guard, [&] { return stopping_ || (generation_ != seen && worker <= helpers_); });
-      if (stopping_) return;
+      wake_.wait(guard, [&] { return generation_ != seen && worker <= helpers_; });
       seen = generation_;
       Job* job = job_;
       guard.unlock();
@@ -87,7 +78,6 @@ class Pool {
   Job* job_ = nullptr;
   int helpers_ = 0, running_ = 0;
   uint64_t generation_ = 0;
-  bool stopping_ = false;
 };
 
 // A forked child inherits the memory of the pool but none of its threads, and perhaps its lock held: it gets a pool of
@@ -103,7 +93,6 @@ Owner* owner() {
   Owner* found = current.load();
   const pid_t process = getpid();
   while (!found || found->process != process) {
-    // The pool is never destroyed: at process exit its threads may outlive static destructors.
     auto fresh = std::make_unique<Owner>();
     fresh->process = process;
     fresh->pool = new Pool;

@@ -34,6 +34,8 @@ def check_tensor(
 def check_types(name: str, types: Tensor, count: int, graph: MegaGraph, per_edge: bool) -> None:
     """Raises IndexError naming the first type that is not below `count`, with its system."""
     bad = types >= count
+    if types.dtype != torch.uint8:
+        bad |= types < 0
     if not bool(bad.any()):
         return
     place = int(bad.nonzero()[0, -1])

@@ -19,6 +19,13 @@ LARGEST_BLOCK = 4096
 FLOATS = (torch.float32, torch.float64)
 
 
+def _dtype(library: ModuleLibrary) -> torch.dtype:
+    dtype = library.change_scale.dtype
+    if dtype not in FLOATS:
+        raise TypeError(f"library: expected {' or '.join(map(str, FLOATS))}, got {dtype}")
+    return dtype
+
+
 def pack_trajectories(
     library: ModuleLibrary, graph: MegaGraph, trajectories: Tensor | Sequence[Tensor], least_steps: int = 2
 ) -> tuple[Tensor, int]:
@@ -41,7 +48,7 @@ def pack_trajectories(
         Recorded steps per system.
     """
     device = library.change_scale.device
-    dtype = library.change_scale.dtype
+    dtype = _dtype(library)
     if isinstance(trajectories, Tensor):
         sizes = set(graph.sizes)
         if len(sizes) > 1:
@@ -53,7 +60,8 @@ def pack_trajectories(
     else:
         if len(trajectories) != graph.systems:
             raise ValueError(f"trajectories: expected {graph.systems} systems, got {len(trajectories)}")
-        steps = trajectories[0].shape[0] if len(trajectories) and trajectories[0].ndim else 0
+        first = trajectories[0] if len(trajectories) else None
+        steps = first.shape[0] if isinstance(first, Tensor) and first.ndim else 0
         for b, one in enumerate(trajectories):
             check_tensor(f"trajectories[{b}]", one, (steps, graph.sizes[b], library.features), dtype, device)
         flat = [one.reshape(-1) for one in trajectories]
@@ -96,19 +104,21 @@ def flat_node_types(library: ModuleLibrary, graph: MegaGraph, node_types: Tensor
     if not isinstance(node_types, Tensor) or node_types.is_floating_point() or node_types.is_complex():
         kind = node_types.dtype if isinstance(node_types, Tensor) else type(node_types).__name__
         raise TypeError(f"node_types: expected an integer tensor, got {kind}")
-    if node_types.numel() != graph.nodes or node_types.ndim > 2:
-        raise ValueError(f"node_types: expected {graph.nodes} in all, got shape {[*node_types.shape]}")
+    shapes = [[graph.nodes]]
+    if len(set(graph.sizes)) == 1:
+        shapes.append([graph.systems, graph.sizes[0]])
+    if [*node_types.shape] not in shapes:
+        raise ValueError(f"node_types: expected shape {' or '.join(map(str, shapes))}, got {[*node_types.shape]}")
     return _checked_types("node_types", node_types.flatten(), library.node_types, graph, False)
 
 
 def _checked_types(name: str, types: Tensor, count: int, graph: MegaGraph, per_edge: bool) -> Tensor:
     if types.device != graph.device:
         raise ValueError(f"{name}: expected on {graph.device}, got {types.device}")
-    if types.dtype != torch.uint8:
-        low = types.clamp(-1, count).to(torch.int16)
-        types = torch.where(low < 0, torch.full_like(low, 255), low).to(torch.uint8)
+    if types.dtype not in (torch.uint8, torch.int64):
+        types = types.long()  # every integer type compares with every count
     check_types(name, types, count, graph, per_edge)
-    return types.contiguous()
+    return types.to(torch.uint8).contiguous()
 
 
 def error_measure(
@@ -137,6 +147,8 @@ def error_measure(
     if weight is None:
         weight = torch.ones_like(scale)
     check_tensor("weight", weight, (library.features,), scale.dtype, scale.device)
+    if not bool(((weight >= 0) & torch.isfinite(weight)).all()):
+        raise ValueError(f"weight: expected finite numbers, at least 0, got {weight.tolist()}")
     return ops.ErrorMeasure(weight.contiguous(), scale_squared)
 
 
@@ -323,11 +335,15 @@ def forecast(
     if horizon < 1:
         raise ValueError(f"horizon: expected at least 1, got {horizon}")
     scale = library.change_scale
+    if graph.device != scale.device:
+        raise ValueError(f"graph: expected on {scale.device}, got {graph.device}")
+    if graph.systems == 0:
+        raise ValueError("initial: expected at least one system, got none")
     sizes = set(graph.sizes)
     shape: tuple[int | None, ...] = (graph.nodes, library.features)
     if initial.ndim == 3 and len(sizes) == 1:
         shape = (graph.systems, *sizes, library.features)
-    check_tensor("initial", initial, shape, scale.dtype, scale.device)
+    check_tensor("initial", initial, shape, _dtype(library), scale.device)
     if not bool(torch.isfinite(initial).all()):
         place = (~torch.isfinite(initial)).nonzero()[0].tolist()
         raise ValueError(f"initial{place}: expected finite numbers")

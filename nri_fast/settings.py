@@ -88,12 +88,20 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        for name in ("steps", "batch", "transitions", "rollout", "proposals"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("first_scale", "last_scale", "learning_rate", "clip"):
-            if not getattr(self, name) > 0:
+        whole = ("edge_types", "node_types", "message", "steps", "batch", "transitions", "rollout", "proposals")
+        for name, least in [*((name, 1) for name in whole), ("polish_steps", 0)]:
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}: expected a whole number, at least {least}, got {value}")
+        for name in ("first_scale", "last_scale", "learning_rate", "polish_rate", "clip"):
+            if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)}")
+        for name in ("scale_share", "temperature_share"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected a share above 0 and up to 1, got {getattr(self, name)}")
+        for name in ("first_temperature", "last_temperature"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}: expected a number, at least 0, got {getattr(self, name)}")
         if self.bounce not in ("soft", "sampled", "metropolis"):
             raise ValueError(f"bounce: expected soft, sampled or metropolis, got {self.bounce!r}")
 

@@ -125,4 +125,6 @@ def metropolis_bounce(
         library, parameters, graph, batch.states, steps, edge_types, node_types, rollout, error, cotangent
     )
     loss = torch.where(finite, energy, torch.zeros_like(energy)).sum() / graph.systems
+    if not bool(finite.any()):  # nothing is left to learn from: the modules have diverged
+        loss = torch.full_like(loss, torch.nan)
     return BounceResult(loss, gradient, float(temperature), counts)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from nri_fast.graph import MegaGraph
 
+FLOATS = (torch.float32, torch.float64)
+
 
 def check_tensor(
     name: str,

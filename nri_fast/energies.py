@@ -9,14 +9,12 @@ from torch import Tensor
 
 from nri_fast import ops
 from nri_fast.autograd import HeatBathScores, RolloutEnergy
-from nri_fast.checks import check_finite, check_tensor, check_types
+from nri_fast.checks import FLOATS, check_finite, check_tensor, check_types
 from nri_fast.graph import MegaGraph
 from nri_fast.modules import ModuleLibrary
 
 #: A receiver's incoming edges are scored jointly while they have at most this many assignments.
 LARGEST_BLOCK = 4096
-
-FLOATS = (torch.float32, torch.float64)
 
 
 def _dtype(library: ModuleLibrary) -> torch.dtype:

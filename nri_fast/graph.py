@@ -104,7 +104,10 @@ class MegaGraph:
         ValueError
             For a wrong shape, an edge from an entity to itself, or one given twice.
         """
-        if edge_index.ndim != 2 or edge_index.shape[0] != 2 or edge_index.is_floating_point():
+        if not isinstance(edge_index, Tensor):
+            raise TypeError(f"edge_index: expected a tensor, got {type(edge_index).__name__}")
+        odd = edge_index.is_floating_point() or edge_index.is_complex() or edge_index.dtype == torch.bool
+        if edge_index.ndim != 2 or edge_index.shape[0] != 2 or odd:
             raise ValueError(f"edge_index: expected integers [2, edges], got {edge_index.dtype} {[*edge_index.shape]}")
         sizes = torch.tensor([int(n) for n in entities], dtype=torch.int64)
         if (sizes < 1).any():

@@ -202,6 +202,7 @@ def _joined(parts: list[Found]) -> Found:
 
 def _batches(library: ModuleLibrary, systems: SystemSet, progress: bool) -> Iterator[Batch]:
     """Systems a few at a time, behind a progress bar. How they are cut changes no result."""
+    systems.check_fits(library)
     degree = systems.graph.in_offset.diff()
     most = int(degree.max()) if len(degree) else 0
     rows = min(library.edge_types**most, 1 << 30) * library.node_types * max(systems.graph.sizes, default=1)

@@ -9,7 +9,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from nri_fast.checks import FLOATS, check_finite, check_tensor
 from nri_fast.graph import MegaGraph
+from nri_fast.modules import ModuleLibrary
 
 
 @lru_cache(maxsize=16)
@@ -51,17 +53,35 @@ class SystemSet:
         Flat: each system's [steps, entities, features] behind the other.
     steps, features : int
         Recorded steps per system, features of an entity.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For states of another length, type or device than the graph says, no systems, or a NaN or infinity, whose
+        system, step and entity are named.
     """
 
     def __init__(self, graph: MegaGraph, states: Tensor, steps: int, features: int) -> None:
+        if graph.systems == 0:
+            raise ValueError("systems: expected at least one, got none")
+        check_tensor("states", states, (graph.nodes * steps * features,), FLOATS, graph.device)
+        check_finite("states", states, graph, steps, features)
         self.graph, self.states, self.steps, self.features = graph, states, steps, features
 
     @classmethod
     def complete(cls, states: Tensor) -> SystemSet:
         """Systems of one size, [systems, steps, N, D], in which every entity may act on every other one."""
+        check_tensor("states", states, (None,) * 4, FLOATS)
         systems, steps, entities, features = states.shape
         graph = _complete(systems, entities, states.device)
         return cls(graph, states.contiguous().flatten(), steps, features)
+
+    def check_fits(self, library: ModuleLibrary) -> None:
+        """Raises TypeError or ValueError unless the library takes states of this kind, on this device."""
+        scale = library.change_scale
+        if self.features != library.features:
+            raise ValueError(f"systems: expected {library.features} features, as the library has, got {self.features}")
+        check_tensor("systems' states", self.states, (None,), scale.dtype, scale.device)
 
     def __len__(self) -> int:
         return self.graph.systems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import struct
@@ -40,9 +41,17 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def save(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
-    """Writes tensors (safetensors) with facts (anything that JSON holds) in the same file, atomically."""
+    """Writes tensors (safetensors) with facts (anything that JSON holds) in the same file, atomically.
+
+    A digest of the content stands in it: a flipped bit in a weight is damage too, and nothing else would tell.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, save_tensors(plain, metadata={"facts": json.dumps(facts)}))
+    words = json.dumps(facts)
+    write_atomically(path, save_tensors(plain, metadata={"facts": words, "sha256": _digest(plain, words)}))
+
+
+def _digest(tensors: dict[str, torch.Tensor], facts: str) -> str:
+    return hashlib.sha256(save_tensors(tensors, metadata={"facts": facts})).hexdigest()
 
 
 def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -57,10 +66,13 @@ def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         content = path.read_bytes()
         tensors = load_tensors(content)
         (length,) = struct.unpack("<Q", content[:8])
-        facts = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["facts"])
+        metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+        if _digest(tensors, metadata["facts"]) != metadata["sha256"]:
+            raise ValueError("its content does not match its digest")
+        facts = json.loads(metadata["facts"])
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
-    except (SafetensorError, struct.error, ValueError, KeyError, OSError) as error:
+    except (SafetensorError, struct.error, ValueError, KeyError, TypeError, OSError) as error:
         raise CheckpointError(f"{path}: damaged or not a file of nri_fast ({error})") from error
     return tensors, facts
 

@@ -99,7 +99,7 @@ def metropolis_search(
 
     The temperature falls geometrically, from the mean energy change of the first proposals by a factor of 10,000. The
     probabilities are those of each edge's types given the rest of the structure reached, under Gaussian errors whose
-    variance is the structure's own.
+    variance is the structure's own; robust errors give ``prod (s^2 + e)^(-D / 2)``.
 
     Parameters
     ----------
@@ -138,6 +138,11 @@ class _Chain:
         self.edge_types = torch.zeros(graph.edges, dtype=torch.uint8, device=graph.device)
         self.node_types = torch.zeros(graph.nodes, dtype=torch.uint8, device=graph.device)
         self.energy = self.energies(self.edge_types, self.node_types)
+        # Every system has a temperature scale of its own; energies are divided by it, so that none depends on another.
+        # Robust energies are logarithms, of either sign: they have no unit already.
+        squared = error.scale_squared is None
+        unit = torch.where(torch.isfinite(self.energy), self.energy, torch.ones_like(self.energy))
+        self.unit = unit.clamp(min=torch.finfo(unit.dtype).tiny) if squared else None
 
     def energies(self, edge_types: Tensor, node_types: Tensor) -> Tensor:
         """[B] roll-out energies."""
@@ -153,9 +158,7 @@ class _Chain:
         )
         bounces = PROPOSALS_PER_EDGE * max(1, places)
         counts = torch.zeros(graph.systems, len(ops.COUNTS), dtype=torch.int64, device=graph.device)
-        # Every system has a temperature scale of its own; energies are divided by it, so that none depends on another.
-        scale = self.energy.clamp(min=torch.finfo(self.energy.dtype).tiny)
-        scaled = torch.ones_like(self.energy)
+        scaled = self.energy.clone() if self.unit is None else self.energy / self.unit
         for step in range(bounces):
             temperature = self.energy.new_full((1,), 0.1 * 10.0 ** (-4.0 * step / bounces))
             draws = ops.Draws(self.seed, step, self.batch.systems)
@@ -163,7 +166,9 @@ class _Chain:
                 graph, draws, library.edge_types, library.node_types, self.edge_types, self.node_types
             )
             assert nodes is not None
-            proposed = self.energies(edges, nodes) / scale
+            proposed = self.energies(edges, nodes)
+            if self.unit is not None:
+                proposed = proposed / self.unit
             ops.metropolis_decide(
                 graph, draws, temperature, proposed, edges, nodes, scaled, self.edge_types, self.node_types, counts
             )
@@ -191,8 +196,9 @@ class _Chain:
                 changed[index] = (types[index] + shift) % count
                 tried = (changed, self.node_types) if of_edges else (self.edge_types, changed)
                 energy[index, changed[index].long()] = self.energies(*tried)[here]
-        own = self.energy.clamp(min=torch.finfo(energy.dtype).tiny)[owner, None]
-        scaled = 0.5 * entries[owner, None] * (energy - energy.amin(1, keepdim=True)) / own
+        scaled = 0.5 * entries[owner, None] * (energy - energy.amin(1, keepdim=True))
+        if self.unit is not None:
+            scaled = scaled / self.energy.clamp(min=torch.finfo(energy.dtype).tiny)[owner, None]
         return torch.softmax(-scaled.double(), 1).to(energy.dtype)
 
 

@@ -76,6 +76,8 @@ class BounceGrad:
     """
 
     def __init__(self, library: ModuleLibrary, settings: Settings, seed: int = 0) -> None:
+        if not 0 <= seed < 1 << 64:
+            raise ValueError(f"seed: expected 0 to 2^64 - 1, got {seed}")
         self.library, self.settings, self.seed = library, settings, seed
         self.history = History()
         self.structures: Structures | None = None
@@ -128,10 +130,12 @@ class BounceGrad:
 
         Raises
         ------
-        ValueError
-            If the systems have too few steps.
+        TypeError, ValueError
+            If the systems have too few steps, or do not fit the library.
         DivergedError
             If too many gradient steps in a row were not finite.
+        FileExistsError
+            If there are checkpoints already and `resume` is not set.
         CheckpointError
             If a checkpoint belongs to other settings or systems, or all are damaged.
         """
@@ -140,6 +144,11 @@ class BounceGrad:
         )
         if systems.steps < least:
             raise ValueError(f"systems: expected at least {least} steps, got {systems.steps}")
+        systems.check_fits(self.library)
+        if checkpoints is not None and not resume and checkpoints.paths():
+            raise FileExistsError(
+                f"{checkpoints.folder}: holds checkpoints of another run; pass another folder, or resume"
+            )
         graph = systems.graph
         self._set_change_scale(systems)
         # The authors' first temperature, in the units of this run's energies.
@@ -275,7 +284,8 @@ class BounceGrad:
     # Random choices, named by seed and step -------------------------------------------------------------------------
 
     def _generator(self, purpose: int, number: int) -> np.random.Generator:
-        return np.random.Generator(np.random.Philox(key=[self.seed, purpose], counter=[0, 0, 0, number]))
+        key = np.array([self.seed, purpose], dtype=np.uint64)  # a list with large numbers would become floats
+        return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, number]))
 
     def _draws(self, batch: Batch, step: int) -> ops.Draws:
         return ops.Draws(self.seed, step, batch.systems)
@@ -338,6 +348,7 @@ class BounceGrad:
             "seed": self.seed,
             "systems": len(systems),
             "steps_recorded": systems.steps,
+            "states": systems.digest,
         }
 
     def _state(self, systems: SystemSet) -> tuple[dict[str, Tensor], dict[str, Any]]:

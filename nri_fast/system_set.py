@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -82,6 +83,14 @@ class SystemSet:
         if self.features != library.features:
             raise ValueError(f"systems: expected {library.features} features, as the library has, got {self.features}")
         check_tensor("systems' states", self.states, (None,), scale.dtype, scale.device)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the states and of who may act on whom: a checkpoint tells by it whose it is."""
+        digest = hashlib.sha256()
+        for tensor in (self.graph.node_offset, self.graph.edge_index, self.states):
+            digest.update(tensor.detach().cpu().contiguous().numpy().data)
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         return self.graph.systems

@@ -13,7 +13,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 NATIVE := CMakeLists.txt setup.py pyproject.toml $(shell find csrc -type f)
 PACKAGE := $(shell find nri_fast -name '*.py*' -not -name '*.pyc')
 FORMATTED := git ls-files -z '*.h' '*.cpp' '*.cu' '*.cuh'
-TEST := $(BIN)/pytest --numprocesses=auto --maxprocesses=4
+PARALLEL := --numprocesses=auto --maxprocesses=4
+TEST := $(BIN)/pytest $(PARALLEL)
+KERNEL_TESTS = $(shell grep -l '[(, ]backend[),:]' python_tests/test_*.py)
 
 .PHONY: help demo doctor install test test-all test-gpu lint format types sanitize wheel setup clean
 
@@ -52,7 +54,8 @@ types: $(VENV)/.check $(VENV)/.installed ## types, and the stubs against the bui
 	$(BIN)/stubtest --allowlist .ci/stubtest_allowlist.txt nri_fast._core
 
 sanitize: $(VENV)/.check build/sanitize/.built ## the CPU kernels' tests under ASan and UBSan
-	PYTHONPATH=build/sanitize PYTHONSAFEPATH=1 .ci/sanitize $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	PYTHONPATH=build/sanitize PYTHONSAFEPATH=1 .ci/sanitize $(BIN)/python -m pytest $(PARALLEL) -m "not slow" \
+	  $(KERNEL_TESTS) $(PYTEST_ARGS)
 
 wheel: $(VENV)/.run ## a wheel in dist/
 	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .

@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import subprocess
+import sys
 import types
 
 import pytest
@@ -61,6 +63,14 @@ def test_a_module_that_cannot_be_imported(monkeypatch):
     assert facts["paths"]["cpu"].startswith("unavailable")
     assert "pip install" in facts["advice"][0]
     assert "undefined symbol" in doctor.render(facts)
+
+
+def test_the_package_can_be_asked_when_its_module_is_missing():
+    """In a process of its own: importing the doctor must not need what the doctor reports on."""
+    script = "import sys; sys.modules['nri_fast._core'] = None\nfrom nri_fast import doctor; print(doctor.collect())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "'built': False" in done.stdout
 
 
 def test_a_module_left_from_another_version(monkeypatch):

@@ -2,74 +2,85 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
+
 import pytest
 import torch
-from cases import TOLERANCE, assert_close, assert_same_bits, make_case
-from test_rollout_energy import SHAPES
+from cases import TOLERANCE, Case, assert_close, assert_same_bits
+from test_rollout_energy import SHAPES, shaped_case
+from torch import Tensor
 
 import nri_fast as nf
 from nri_fast import ops, reference
 from nri_fast.energies import heat_bath_scores, rollout_energy
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What the oracle says in float64, computed once for all backends and types."""
+
+    transitions: Tensor
+    squared: Tensor
+    robust: Tensor
+    weight: Tensor  # of the features in the robust error
+    cotangent: Tensor  # of the robust scores, half of it zero
+    gradients: list[Tensor]  # in the parameters
+
+
+@cache
+def oracle(shape: str, rows: str) -> Expected | None:
+    """None where there is nothing to score."""
+    case = shaped_case(shape)
+    current = case.edge_types if rows == "conditionals" else None
+    if current is not None and case.graph.edges == 0:
+        return None
+    transitions = torch.randint(7, (case.graph.systems, 3))
+    weight = torch.rand(case.library.features).double()
+    arguments = (case.library, case.graph, case.trajectories, transitions, current, case.node_types)
+    with torch.no_grad():
+        squared = reference.heat_bath_scores(*arguments)
+    robust = reference.heat_bath_scores(*arguments, 0.1, weight)
+    cotangent = torch.randn_like(robust) * (torch.rand_like(robust) < 0.5)
+    parameters = list(case.library.parameters())
+    gradients = torch.autograd.grad(robust, parameters, cotangent, allow_unused=True)
+    filled = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
+    return Expected(transitions, squared, robust.detach(), weight, cotangent, filled)
+
+
+def scores_of(case: Case, rows: str, transitions: Tensor, *error: object) -> Tensor:
+    current = case.edge_types if rows == "conditionals" else None
+    arguments = (case.library, case.graph, case.trajectories, current, case.node_types)
+    return heat_bath_scores(*arguments, transitions.to(case.graph.device), *error).flatten()  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("rows", ["blocks", "conditionals"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_scores_equal_oracle(backend: torch.device, shape: str, rows: str, dtype: torch.dtype) -> None:
-    case = make_case(dtype, **SHAPES[shape])
-    current = case.edge_types if rows == "conditionals" else None
-    transitions = torch.randint(7, (case.graph.systems, 5))
-    for scale_squared in (None, 0.1):
-        there = case.on(backend)
-        got = heat_bath_scores(
-            there.library,
-            there.graph,
-            there.trajectories,
-            None if current is None else current.to(backend),
-            there.node_types,
-            transitions.to(backend),
-            "squared" if scale_squared is None else "robust",
-            scale_squared,
-        )
-        case = case.on(torch.device("cpu"))
-        if current is not None and case.graph.edges == 0:
-            assert got.numel() == 0
-            continue
-        expected = reference.heat_bath_scores(
-            case.library, case.graph, case.trajectories, transitions, current, case.node_types, scale_squared
-        )
-        assert_close(got.flatten(), expected, TOLERANCE[dtype])
+    expected = oracle(shape, rows)
+    case = shaped_case(shape, dtype).on(backend)
+    if expected is None:
+        assert scores_of(case, rows, torch.zeros(case.graph.systems, 1, dtype=torch.int64)).numel() == 0
+        return
+    squared = scores_of(case, rows, expected.transitions)
+    assert_close(squared.double(), expected.squared, TOLERANCE[dtype])
+    robust = scores_of(case, rows, expected.transitions, "robust", 0.1, expected.weight.to(backend, dtype))
+    assert_close(robust.double(), expected.robust, TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("rows", ["blocks", "conditionals"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_gradient_equals_autograd_of_oracle(backend: torch.device, shape: str, rows: str) -> None:
-    case = make_case(**SHAPES[shape])
-    current = case.edge_types if rows == "conditionals" else None
-    if current is not None and case.graph.edges == 0:
+    expected = oracle(shape, rows)
+    if expected is None:
         return  # nothing to score: covered by test_scores_equal_oracle
-    transitions = torch.randint(7, (case.graph.systems, 5))
-    scores = reference.heat_bath_scores(
-        case.library, case.graph, case.trajectories, transitions, current, case.node_types, 0.1
-    )
-    cotangent = torch.randn_like(scores) * (torch.rand_like(scores) < 0.5)
-    parameters = list(case.library.parameters())
-    expected = torch.autograd.grad(scores, parameters, cotangent, allow_unused=True)
-    there = case.on(backend)
-    got_scores = heat_bath_scores(
-        there.library,
-        there.graph,
-        there.trajectories,
-        None if current is None else current.to(backend),
-        there.node_types,
-        transitions.to(backend),
-        "robust",
-        0.1,
-    )
-    inputs = list(there.library.parameters())
-    got = torch.autograd.grad(got_scores.flatten(), inputs, cotangent.to(backend), allow_unused=True)
-    for g, e, p in zip(got, expected, parameters, strict=True):
-        assert_close(torch.zeros_like(p) if g is None else g, torch.zeros_like(p) if e is None else e, 1e-10)
+    case = shaped_case(shape).on(backend)
+    scores = scores_of(case, rows, expected.transitions, "robust", 0.1, expected.weight.to(backend))
+    inputs = list(case.library.parameters())
+    got = torch.autograd.grad(scores, inputs, expected.cotangent.to(backend), allow_unused=True)
+    for g, e, p in zip(got, expected.gradients, inputs, strict=True):
+        assert_close(torch.zeros_like(p) if g is None else g, e, 1e-10)
 
 
 def test_block_scores_make_up_the_energies_of_structures(backend: torch.device) -> None:

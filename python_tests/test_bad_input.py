@@ -1,0 +1,695 @@
+"""Arguments that are wrong, odd or empty: a clear error that says what came, or the right answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cases import assert_same_bits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import nri_fast as nf
+from nri_fast import energies
+from nri_fast.search import heat_bath_search, metropolis_search
+
+SYSTEMS, STEPS, N, D = 3, 5, 3, 2
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.fixture
+def library() -> nf.ModuleLibrary:
+    return nf.ModuleLibrary(D, 2, 2, 4, (4,), (4,))
+
+
+@pytest.fixture
+def graph() -> nf.MegaGraph:
+    return nf.MegaGraph.complete(SYSTEMS, N)
+
+
+@pytest.fixture
+def states() -> Tensor:
+    return torch.randn(SYSTEMS, STEPS, N, D)
+
+
+def types_of(graph: nf.MegaGraph, dtype: torch.dtype = torch.int64) -> Tensor:
+    return torch.arange(graph.edges).remainder(2).to(dtype)
+
+
+def call(function: str, library: Any, graph: nf.MegaGraph, states: Any, types: Any, nodes: Any = None) -> Tensor:
+    """One call of each public function that takes all of these."""
+    if function == "energy":
+        return nf.rollout_energy(library, graph, states, types, nodes, rollout=2)
+    if function == "blocks":
+        return nf.heat_bath_scores(library, graph, states, None, nodes)
+    assert function == "conditionals"
+    return nf.heat_bath_scores(library, graph, states, types, nodes)
+
+
+ALL = pytest.mark.parametrize("function", ["energy", "blocks", "conditionals"])
+TYPED = pytest.mark.parametrize("function", ["energy", "conditionals"])
+
+
+# ---- trajectories ----
+
+
+@ALL
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (lambda x: x[0], ValueError, r"trajectories: expected shape \[3, any, 3, 2\], got \[5, 3, 2\]"),
+        (lambda x: x[None], ValueError, r"trajectories: expected shape .* got \[1, 3, 5, 3, 2\]"),
+        (lambda x: x[:2], ValueError, r"trajectories: expected shape .* got \[2, 5, 3, 2\]"),
+        (lambda x: x[..., :1], ValueError, r"trajectories: expected shape .* got \[3, 5, 3, 1\]"),
+        (lambda x: x[:, :, :2], ValueError, r"trajectories: expected shape .* got \[3, 5, 2, 2\]"),
+        (lambda x: x[:, :1], ValueError, "trajectories: expected at least [23] steps, got 1"),
+        (lambda x: x[:, :0], ValueError, "trajectories: expected at least [23] steps, got 0"),
+        (lambda x: x.double(), TypeError, "trajectories: expected torch.float32, got torch.float64"),
+        (lambda x: x.half(), TypeError, "trajectories: expected torch.float32, got torch.float16"),
+        (lambda x: x.long(), TypeError, "trajectories: expected torch.float32, got torch.int64"),
+        (lambda x: x.to("meta"), ValueError, "trajectories: expected on cpu, got meta"),
+        (lambda x: x.numpy(), TypeError, r"trajectories\[0\]: expected a tensor, got ndarray"),
+        (lambda x: x.tolist(), TypeError, r"trajectories\[0\]: expected a tensor, got list"),
+        (lambda x: [*x, x[0]], ValueError, "trajectories: expected 3 systems, got 4"),
+        (lambda x: [], ValueError, "trajectories: expected 3 systems, got 0"),
+        (
+            lambda x: [x[0], x[1, :4], x[2]],
+            ValueError,
+            r"trajectories\[1\]: expected shape \[5, 3, 2\], got \[4, 3, 2\]",
+        ),
+        (lambda x: [x[0], x[1, :, :2], x[2]], ValueError, r"trajectories\[1\]: .* got \[5, 2, 2\]"),
+        (lambda x: [x[0], x[1].double(), x[2]], TypeError, r"trajectories\[1\]: expected torch.float32"),
+    ],
+)
+def test_wrong_trajectories(function, wrong, error, message, library, graph, states):
+    with pytest.raises(error, match=message):
+        call(function, library, graph, wrong(states), types_of(graph))
+
+
+@ALL
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+@pytest.mark.parametrize("place", [(0, 0, 0, 0), (1, 3, 2, 1), (2, 4, 1, 0)])
+def test_numbers_that_are_not_finite_are_placed(function, value, place, library, graph, states):
+    states[place] = value
+    system, step, entity, feature = place
+    where = f"trajectories: system {system}, step {step}, entity {entity}, feature {feature} is {value}"
+    with pytest.raises(ValueError, match=re.escape(where)):
+        call(function, library, graph, states, types_of(graph))
+
+
+def test_infinities_that_cancel_are_found(library, graph, states):
+    states[1, 2, 0, 0], states[1, 2, 1, 0] = INF, -INF
+    with pytest.raises(ValueError, match="system 1, step 2, entity 0, feature 0 is inf"):
+        nf.rollout_energy(library, graph, states, types_of(graph), rollout=2)
+
+
+def test_finite_states_whose_sum_overflows_are_allowed(library, graph):
+    states = torch.full((SYSTEMS, STEPS, N, D), 3e38)
+    assert nf.rollout_energy(library, graph, states, types_of(graph), rollout=2).shape == (SYSTEMS,)
+
+
+def test_numbers_that_are_not_finite_are_placed_in_ragged_systems(library):
+    sizes = [2, 1, 4]
+    graph = nf.MegaGraph.complete_ragged(sizes)
+    states = [torch.randn(STEPS, n, D) for n in sizes]
+    states[2][3, 1, 0] = NAN
+    with pytest.raises(ValueError, match="system 2, step 3, entity 1, feature 0 is nan"):
+        nf.rollout_energy(library, graph, states, types_of(graph), rollout=2)
+
+
+@pytest.mark.parametrize("rollout", [4, 5])
+def test_one_step_more_than_the_rollout_is_needed(rollout, library, graph, states):
+    if rollout < STEPS:
+        assert nf.rollout_energy(library, graph, states, types_of(graph), rollout=rollout).shape == (SYSTEMS,)
+        return
+    with pytest.raises(ValueError, match="trajectories: expected at least 6 steps, got 5"):
+        nf.rollout_energy(library, graph, states, types_of(graph), rollout=rollout)
+
+
+@pytest.mark.parametrize("rollout", [0, -1])
+def test_rollouts_have_a_step(rollout, library, graph, states):
+    with pytest.raises(ValueError, match="rollout: expected at least 1"):
+        nf.rollout_energy(library, graph, states, types_of(graph), rollout=rollout)
+
+
+@ALL
+def test_zero_systems(function, library):
+    graph = nf.MegaGraph.complete(0, N)
+    with pytest.raises(ValueError, match="trajectories: expected at least one system, got none"):
+        call(function, library, graph, torch.zeros(0, STEPS, N, D), types_of(graph))
+    with pytest.raises(ValueError, match="trajectories: expected at least one system, got none"):
+        call(function, library, nf.MegaGraph.complete_ragged([]), [], types_of(graph))
+
+
+@ALL
+def test_ragged_systems_are_no_tensor(function, library, states):
+    graph = nf.MegaGraph.complete_ragged([2, 3])
+    with pytest.raises(ValueError, match="the systems differ in size"):
+        call(function, library, graph, states, types_of(graph))
+
+
+# ---- types ----
+
+
+@TYPED
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32, torch.int64], ids=str)
+@pytest.mark.parametrize("value", [-1, -128, 2, 127])
+def test_edge_types_out_of_range_are_placed(function, value, dtype, library, graph, states):
+    types = types_of(graph, dtype)
+    types[13] = value  # the second of the edges into entity 0 of system 2 is number 13
+    expected = f"edge_types: system 2, edge 2 -> 0 has type {value}, expected 0 to 1"
+    with pytest.raises(IndexError, match=expected):
+        call(function, library, graph, states, types)
+    adjacency = torch.zeros(SYSTEMS, N, N, dtype=dtype)
+    adjacency[2, 2, 0] = value
+    with pytest.raises(IndexError, match=expected):
+        call(function, library, graph, states, adjacency)
+
+
+@pytest.mark.parametrize("value", [2**40, -(2**40), 256, 2**32, -256])
+def test_types_that_fit_only_after_wrapping_are_out_of_range(value, library, graph, states):
+    types = types_of(graph)
+    types[13] = value
+    with pytest.raises(IndexError, match=f"system 2, edge 2 -> 0 has type {value},"):
+        nf.rollout_energy(library, graph, states, types, rollout=2)
+    nodes = torch.zeros(SYSTEMS, N, dtype=torch.int64)
+    nodes[1, 2] = value
+    with pytest.raises(IndexError, match=f"node_types: system 1, entity 2 has type {value}, expected 0 to 1"):
+        nf.rollout_energy(library, graph, states, types_of(graph), nodes, rollout=2)
+
+
+def test_edge_types_out_of_range_are_placed_in_ragged_systems(library):
+    sizes = [2, 1, 4]
+    graph = nf.MegaGraph.complete_ragged(sizes)
+    types = types_of(graph, torch.uint8)
+    types[2 + 4] = 7  # system 2: edges 2 to 4 go to its entity 0, so this is the second one to its entity 1
+    with pytest.raises(IndexError, match="system 2, edge 2 -> 1 has type 7, expected 0 to 1"):
+        nf.rollout_energy(library, graph, [torch.randn(STEPS, n, D) for n in sizes], types, rollout=2)
+
+
+def test_types_out_of_range_in_the_last_of_several_structures(library, graph, states):
+    types = types_of(graph).repeat(4, 1)
+    types[3, 13] = 2
+    with pytest.raises(IndexError, match="system 2, edge 2 -> 0 has type 2, expected 0 to 1"):
+        nf.rollout_energy(library, graph, states, types, rollout=2)
+
+
+@ALL
+@pytest.mark.parametrize("value", [-1, 2, 255])
+def test_node_types_out_of_range_are_placed(function, value, library, graph, states):
+    nodes = torch.zeros(SYSTEMS, N, dtype=torch.int64)
+    nodes[2, 1] = value
+    with pytest.raises(IndexError, match=f"node_types: system 2, entity 1 has type {value}, expected 0 to 1"):
+        call(function, library, graph, states, types_of(graph), nodes)
+
+
+@TYPED
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (lambda t: t.float(), TypeError, "edge_types: expected an integer tensor, got torch.float32"),
+        (lambda t: t.to(torch.complex64), TypeError, "edge_types: expected an integer tensor, got torch.complex64"),
+        (lambda t: t.numpy(), TypeError, "edge_types: expected an integer tensor, got ndarray"),
+        (lambda t: t.to("meta"), ValueError, "edge_types: expected on cpu, got meta"),
+        (lambda t: t[:-1], ValueError, r"edge_types: expected shape \[18\], got \[17\]"),
+        (lambda t: t[0], ValueError, r"edge_types: expected .* got shape \[\]"),
+        (lambda t: t.view(2, 9), ValueError, r"edge_types: expected shape \[any, 18\], got \[2, 9\]"),
+        (lambda t: t.new_zeros(3, 3, 2), ValueError, r"adjacency: expected .*\[3, 3, 3\].*, got \[3, 3, 2\]"),
+        (lambda t: t.new_zeros(2, 3, 3), ValueError, r"adjacency: expected .*\[3, 3, 3\].*, got \[2, 3, 3\]"),
+        (lambda t: t.new_zeros(1, 1, 3, 3, 3), ValueError, r"edge_types: expected .* got shape \[1, 1, 3, 3, 3\]"),
+    ],
+)
+def test_wrong_edge_types(function, wrong, error, message, library, graph, states):
+    with pytest.raises(error, match=message):
+        call(function, library, graph, states, wrong(types_of(graph)))
+
+
+@ALL
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (torch.zeros(3, 3), TypeError, "node_types: expected an integer tensor, got torch.float32"),
+        ([0] * 9, TypeError, "node_types: expected an integer tensor, got list"),
+        (torch.zeros(8, dtype=torch.int64), ValueError, r"node_types: expected shape \[9\] or \[3, 3\], got \[8\]"),
+        (torch.zeros(1, 9, dtype=torch.int64), ValueError, r"node_types: expected shape .* got \[1, 9\]"),
+        (torch.zeros(9, dtype=torch.int64, device="meta"), ValueError, "node_types: expected on cpu, got meta"),
+    ],
+)
+def test_wrong_node_types(function, wrong, error, message, library, graph, states):
+    with pytest.raises(error, match=message):
+        call(function, library, graph, states, types_of(graph), wrong)
+
+
+def test_node_types_with_systems_and_entities_exchanged(library):
+    graph = nf.MegaGraph.complete(2, 3)
+    nodes = torch.zeros(3, 2, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"node_types: expected shape \[6\] or \[2, 3\], got \[3, 2\]"):
+        nf.rollout_energy(library, graph, torch.randn(2, STEPS, 3, D), types_of(graph), nodes, rollout=2)
+
+
+def test_conditionals_take_one_structure(library, graph, states):
+    with pytest.raises(ValueError, match="edge_types: expected one structure"):
+        nf.heat_bath_scores(library, graph, states, types_of(graph).repeat(2, 1))
+    with pytest.raises(ValueError, match="edge_types: expected one structure"):
+        energies.forecast(library, graph, states[:, 0], types_of(graph).repeat(2, 1))
+
+
+def test_as_many_types_as_a_byte_names():
+    library = nf.ModuleLibrary(D, 255, 1, 2, (), ())
+    graph = nf.MegaGraph.complete(1, 2)
+    states = torch.randn(1, 3, 2, D)
+    alone = nf.rollout_energy(library, graph, states, torch.tensor([254, 254], dtype=torch.uint8), rollout=1)
+    assert_same_bits(nf.rollout_energy(library, graph, states, torch.tensor([254, 254]), rollout=1), alone)
+    for bad in (255, -1):
+        with pytest.raises(IndexError, match=f"has type {bad}, expected 0 to 254"):
+            nf.rollout_energy(library, graph, states, torch.tensor([0, bad]), rollout=1)
+
+
+# ---- other arguments ----
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"error": "absolute"}, ValueError, "error: expected 'squared' or 'robust', got 'absolute'"),
+        ({"error": "robust"}, ValueError, "scale_squared: expected with error='robust' only, got None"),
+        ({"scale_squared": 0.1}, ValueError, "scale_squared: expected with error='robust' only"),
+        ({"error": "robust", "scale_squared": 0.0}, ValueError, "scale_squared: expected a positive number, got 0.0"),
+        ({"error": "robust", "scale_squared": NAN}, ValueError, "scale_squared: expected a positive number, got nan"),
+        ({"error": "robust", "scale_squared": INF}, ValueError, "scale_squared: expected a positive number, got inf"),
+        ({"weight": torch.ones(3)}, ValueError, r"weight: expected shape \[2\], got \[3\]"),
+        ({"weight": torch.ones(2).double()}, TypeError, "weight: expected torch.float32, got torch.float64"),
+        ({"weight": torch.tensor([1, NAN])}, ValueError, "weight: expected finite numbers, at least 0"),
+        ({"weight": torch.tensor([1, -1.0])}, ValueError, "weight: expected finite numbers, at least 0"),
+        ({"weight": [1.0, 1.0]}, TypeError, "weight: expected a tensor, got list"),
+    ],
+)
+def test_wrong_errors(arguments, error, message, library, graph, states):
+    with pytest.raises(error, match=message):
+        nf.rollout_energy(library, graph, states, types_of(graph), rollout=2, **arguments)
+    with pytest.raises(error, match=message):
+        nf.heat_bath_scores(library, graph, states, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (torch.zeros(3, 2), TypeError, "transitions: expected torch.int64, got torch.float32"),
+        (torch.zeros(3, 2, dtype=torch.int32), TypeError, "transitions: expected torch.int64, got torch.int32"),
+        (torch.zeros(2, 2, dtype=torch.int64), ValueError, r"transitions: expected shape \[3, any\], got \[2, 2\]"),
+        (torch.zeros(3, 0, dtype=torch.int64), ValueError, "transitions: expected at least one per system, got none"),
+        (torch.tensor([[0], [0], [4]]), IndexError, r"transitions\[2, 0\]: 4, expected 0 to 3"),
+        (torch.tensor([[0], [-1], [0]]), IndexError, r"transitions\[1, 0\]: -1, expected 0 to 3"),
+        (torch.tensor([[0], [2**62], [0]]), IndexError, r"transitions\[1, 0\]: 4611686018427387904, expected"),
+    ],
+)
+def test_wrong_transitions(wrong, error, message, library, graph, states):
+    with pytest.raises(error, match=message):
+        nf.heat_bath_scores(library, graph, states, transitions=wrong)
+
+
+@ALL
+def test_modules_in_half_precision_are_refused(function, library, graph, states):
+    for dtype in (torch.float16, torch.bfloat16):
+        with pytest.raises(TypeError, match=f"library: expected torch.float32 or torch.float64, got {dtype}"):
+            call(function, library.to(dtype), graph, states.to(dtype), types_of(graph))
+
+
+@pytest.mark.parametrize(
+    ("initial", "horizon", "error", "message"),
+    [
+        (torch.zeros(2, N, D), 3, ValueError, r"initial: expected shape \[3, 3, 2\], got \[2, 3, 2\]"),
+        (torch.zeros(8, D), 3, ValueError, r"initial: expected shape \[9, 2\], got \[8, 2\]"),
+        (torch.zeros(9, D).double(), 3, TypeError, "initial: expected torch.float32, got torch.float64"),
+        (torch.zeros(9, D, device="meta"), 3, ValueError, "initial: expected on cpu, got meta"),
+        (torch.tensor(NAN).expand(9, D), 3, ValueError, r"initial\[0, 0\]: expected finite numbers"),
+        (torch.zeros(9, D), 0, ValueError, "horizon: expected at least 1, got 0"),
+    ],
+)
+def test_wrong_forecasts(initial, horizon, error, message, library, graph):
+    with pytest.raises(error, match=message):
+        energies.forecast(library, graph, initial, types_of(graph), horizon=horizon)
+
+
+def test_forecast_of_no_systems(library):
+    graph = nf.MegaGraph.complete(0, N)
+    with pytest.raises(ValueError, match="expected at least one system, got none"):
+        energies.forecast(library, graph, torch.zeros(0, D), types_of(graph))
+
+
+def test_forecast_places_types_out_of_range(library, graph, states):
+    types = types_of(graph)
+    types[13] = 5
+    with pytest.raises(IndexError, match="edge_types: system 2, edge 2 -> 0 has type 5"):
+        energies.forecast(library, graph, states[:, 0], types)
+
+
+# ---- odd, but right ----
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    permutation=st.permutations(range(4)),
+    step=st.sampled_from([1, 2, 3]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    types_dtype=st.sampled_from([torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16]),
+    shift=st.integers(0, 3),
+)
+def test_strides_change_nothing(permutation, step, dtype, types_dtype, shift):
+    torch.manual_seed(0)
+    library = nf.ModuleLibrary(D, 2, 1, 4, (4,), (4,)).to(dtype)
+    graph = nf.MegaGraph.complete(SYSTEMS, N)
+    states = torch.randn(SYSTEMS, STEPS, N, D, dtype=dtype)
+    types = torch.randint(2, (SYSTEMS, N, N))
+    expected = nf.rollout_energy(library, graph, states, types, rollout=2)
+    scores = nf.heat_bath_scores(library, graph, states)
+    forecasts = energies.forecast(library, graph, states[:, 0], types, horizon=3)
+
+    inverse = sorted(range(4), key=permutation.__getitem__)
+    odd = states.permute(permutation).contiguous().permute(inverse)  # same values, other strides
+    wide = odd.new_full((*odd.shape[:3], shift + step * D), NAN)  # between the values stand NaNs, which nobody may read
+    wide[..., shift::step][..., :D] = odd
+    odd = wide[..., shift::step][..., :D]
+    odd_types = types.to(types_dtype).transpose(1, 2).contiguous().transpose(1, 2)
+    assert_same_bits(nf.rollout_energy(library, graph, odd, odd_types, rollout=2), expected)
+    assert_same_bits(nf.heat_bath_scores(library, graph, odd), scores)
+    assert_same_bits(energies.forecast(library, graph, odd[:, 0], odd_types, horizon=3), forecasts)
+    assert_same_bits(nf.rollout_energy(library, graph, list(odd), odd_types, rollout=2), expected)
+
+
+def test_expanded_and_reversed_arguments(backend):
+    library = nf.ModuleLibrary(D, 2, 2, 4, (4,), (4,)).to(backend)
+    graph = nf.MegaGraph.complete(SYSTEMS, N, backend)
+    one = torch.randn(1, STEPS, N, D, device=backend)
+    types = torch.ones(1, dtype=torch.uint8, device=backend).expand(graph.edges)
+    nodes = torch.tensor([[1], [0], [1]], device=backend).expand(SYSTEMS, N)
+    weight = torch.tensor([2.0, 9.0, 0.5, 9.0], device=backend)[::2]
+    got = nf.rollout_energy(library, graph, one.expand(SYSTEMS, -1, -1, -1), types, nodes, 2, weight=weight)
+    expected = nf.rollout_energy(
+        library, graph, one.repeat(SYSTEMS, 1, 1, 1), types.clone(), nodes.clone(), 2, weight=weight.clone()
+    )
+    assert_same_bits(got, expected)
+    assert torch.equal(got[0], got[2])
+    assert not torch.equal(got[0], got[1])
+
+
+def test_gradients_of_strided_trajectories_are_strided_back(library, graph, states):
+    strided = states.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0).requires_grad_()
+    plain = states.clone().requires_grad_()
+    for x in (strided, plain):
+        nf.rollout_energy(library, graph, x, types_of(graph), rollout=2).sum().backward()
+    assert_same_bits(strided.grad, plain.grad)
+
+
+def test_one_entity(backend):
+    library = nf.ModuleLibrary(D, 2, 1, 4, (4,), (4,)).to(backend)
+    graph = nf.MegaGraph.complete(2, 1, backend)
+    states = torch.randn(2, STEPS, 1, D, device=backend)
+    no_message = torch.zeros(2, STEPS - 1, 1, 4, device=backend)
+    change = library.node_module(0)(torch.cat([no_message, states[:, :-1]], -1))
+    expected = ((states[:, :-1] + change - states[:, 1:]) ** 2).mean((1, 2, 3))
+    for types in (torch.zeros(0, dtype=torch.uint8), torch.zeros(2, 1, 1, dtype=torch.int64)):
+        energy = nf.rollout_energy(library, graph, states, types.to(backend), rollout=1)
+        torch.testing.assert_close(energy, expected, rtol=1e-5, atol=0)
+    scores = nf.heat_bath_scores(library, graph, states)
+    assert scores.shape == (2, 1, 1)
+    torch.testing.assert_close(scores.flatten(), expected, rtol=1e-5, atol=0)
+    assert nf.heat_bath_scores(library, graph, states, types.to(backend)).shape == (2, 1, 0, 2)
+
+
+def test_no_edges_at_all(backend):
+    library = nf.ModuleLibrary(D, 2, 1, 4, (4,), (4,)).to(backend)
+    graph = nf.MegaGraph.from_edge_index(torch.zeros(2, 0, dtype=torch.int64, device=backend), [2, 3])
+    states = [torch.randn(STEPS, n, D, device=backend) for n in (2, 3)]
+    alone = nf.MegaGraph.complete(5, 1, backend)  # without edges every entity is alone
+    entities = torch.cat([x.transpose(0, 1) for x in states])[:, :, None]
+    types = torch.zeros(0, dtype=torch.uint8, device=backend)
+    each = nf.rollout_energy(library, alone, entities, types, rollout=2)
+    energy = nf.rollout_energy(library, graph, states, types, rollout=2)
+    torch.testing.assert_close(energy, torch.stack([each[:2].mean(), each[2:].mean()]), rtol=1e-5, atol=0)
+    assert nf.heat_bath_scores(library, graph, states).shape == (5,)
+
+
+def test_types_that_nobody_uses_have_no_gradient_and_no_say(library, graph, states):
+    types = torch.zeros(graph.edges, dtype=torch.uint8)
+    nf.rollout_energy(library, graph, states, types, rollout=2).sum().backward()
+    used, unused = [*library.edge[0].parameters()], [*library.edge[1].parameters(), *library.node[1].parameters()]
+    assert any(bool(p.grad.any()) for p in used)
+    assert not any(bool(p.grad.any()) for p in unused)
+    before = nf.rollout_energy(library, graph, states, types, rollout=2)
+    with torch.no_grad():
+        for p in unused:
+            p.fill_(NAN)
+    assert_same_bits(nf.rollout_energy(library, graph, states, types, rollout=2), before)
+
+
+def test_zero_structures(library, graph, states):
+    types = types_of(graph).new_zeros(0, graph.edges)
+    assert nf.rollout_energy(library, graph, states, types, rollout=2).shape == (0, SYSTEMS)
+
+
+# ---- data sets, training and inference ----
+
+
+def small_settings(**changes: Any) -> nf.Settings:
+    values = {"steps": 2, "batch": 2, "message": 4, "edge_hidden": (4,), "node_hidden": (4,), "rollout": 2}
+    return nf.Settings(**(values | changes))
+
+
+def data_of(states: Tensor) -> nf.TrajectoryData:
+    return nf.TrajectoryData(states, None, tuple("abcdefgh"[: states.shape[-1]]))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (lambda x: x[0], ValueError, r"states: expected shape .* got \[5, 3, 2\]"),
+        (lambda x: x[:0], ValueError, "systems: expected at least one, got none"),
+        (lambda x: x.half(), TypeError, "states: expected torch.float32 or torch.float64, got torch.float16"),
+        (lambda x: x.tolist(), TypeError, "states: expected a tensor, got list"),
+        (lambda x: x.index_fill(1, torch.tensor(4), NAN), ValueError, "states: system 0, step 4, entity 0, .* is nan"),
+    ],
+)
+def test_wrong_system_sets(wrong, error, message, states):
+    with pytest.raises(error, match=message):
+        nf.SystemSet.complete(wrong(states))
+
+
+def test_system_sets_of_another_length_than_their_graph_says(graph, states):
+    flat = states.flatten()
+    assert len(nf.SystemSet(graph, flat, STEPS, D)) == SYSTEMS
+    for steps, features in [(STEPS + 1, D), (STEPS, D + 1), (STEPS - 1, D)]:
+        with pytest.raises(ValueError, match="states: expected shape"):
+            nf.SystemSet(graph, flat, steps, features)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda x: x[..., :1], ValueError, "systems: expected 2 features, as the library has, got 1"),
+        (lambda x: x.double(), TypeError, "states: expected torch.float32, got torch.float64"),
+    ],
+)
+def test_systems_that_do_not_fit_the_library(change, error, message, library, states):
+    systems = nf.SystemSet.complete(change(states))
+    measure = energies.error_measure(library)
+    for use in (
+        lambda: nf.BounceGrad(library, small_settings(node_types=2)).fit(systems, progress=False),
+        lambda: heat_bath_search(library, systems, measure),
+        lambda: metropolis_search(library, systems, measure, 2),
+    ):
+        with pytest.raises(error, match=message):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps: expected a whole number, at least 1, got 0"),
+        ({"steps": 2.5}, "steps: expected a whole number, at least 1, got 2.5"),
+        ({"steps": "2"}, "steps: expected a whole number, at least 1, got 2"),
+        ({"batch": 0}, "batch: expected"),
+        ({"transitions": 0}, "transitions: expected"),
+        ({"rollout": 0}, "rollout: expected"),
+        ({"proposals": 0}, "proposals: expected"),
+        ({"edge_types": 0}, "edge_types: expected"),
+        ({"node_types": 0}, "node_types: expected"),
+        ({"message": 0}, "message: expected"),
+        ({"polish_steps": -1}, "polish_steps: expected a whole number, at least 0, got -1"),
+        ({"learning_rate": 0.0}, "learning_rate: expected a positive number, got 0"),
+        ({"learning_rate": NAN}, "learning_rate: expected a positive number, got nan"),
+        ({"learning_rate": INF}, "learning_rate: expected a positive number, got inf"),
+        ({"first_scale": 0.0}, "first_scale: expected a positive number"),
+        ({"last_scale": -1.0}, "last_scale: expected a positive number"),
+        ({"clip": 0.0}, "clip: expected a positive number"),
+        ({"polish_rate": NAN}, "polish_rate: expected a positive number"),
+        ({"scale_share": 0.0}, "scale_share: expected a share"),
+        ({"temperature_share": 1.5}, "temperature_share: expected a share"),
+        ({"first_temperature": NAN}, "first_temperature: expected a number, at least 0"),
+        ({"last_temperature": -0.1}, "last_temperature: expected a number, at least 0"),
+        ({"bounce": "hard"}, "bounce: expected soft, sampled or metropolis, got 'hard'"),
+    ],
+)
+def test_wrong_settings(changes, message):
+    with pytest.raises(ValueError, match=message):
+        small_settings(**changes)
+
+
+def test_settings_as_json_holds_them():
+    values = small_settings().to_dict()
+    assert nf.Settings.from_dict(values) == small_settings()
+    for wrong in (values | {"colour": 1}, {k: v for k, v in values.items() if k != "steps"}):
+        with pytest.raises(ValueError, match="settings: unknown or missing names"):
+            nf.Settings.from_dict(wrong)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_seeds_out_of_range(seed, library):
+    with pytest.raises(ValueError, match=r"seed: expected 0 to 2\^64 - 1"):
+        nf.BounceGrad(library, small_settings(), seed)
+
+
+def test_large_seeds_keep_their_last_bit(states):
+    finals = []
+    for seed in (2**64 - 1, 2**64 - 2):
+        library = nf.ModuleLibrary(D, 2, 1, 4, (4,), (4,))
+        with torch.no_grad():
+            for p in library.parameters():
+                p.fill_(0.1)
+        trainer = nf.BounceGrad(library, small_settings(steps=1, batch=1, transitions=1), seed)
+        trainer.fit(nf.SystemSet.complete(torch.randn(40, STEPS, N, D, generator=torch.Generator().manual_seed(0))))
+        finals.append(library.flat_parameters())
+    assert not torch.equal(*finals)
+
+
+@pytest.mark.parametrize(("bounce", "least"), [("soft", 2), ("sampled", 2), ("metropolis", 3)])
+def test_too_few_steps_to_train_on(bounce, least, tmp_path):
+    settings_ = small_settings(bounce=bounce)
+    with pytest.raises(ValueError, match=f"expected at least {least} steps, got {least - 1}"):
+        nf.train(data_of(torch.randn(2, least - 1, N, D)), settings=settings_, out=tmp_path / "run", progress=False)
+    run = nf.train(data_of(torch.randn(2, least, N, D)), settings=settings_, out=tmp_path / "run", progress=False)
+    with pytest.raises(ValueError, match=f"data: expected at least {least} steps, got {least - 1}"):
+        nf.infer(run, data_of(torch.randn(2, least - 1, N, D)))
+
+
+def test_inference_on_other_features():
+    run = nf.train(data_of(torch.randn(2, 3, N, D)), settings=small_settings(), progress=False)
+    with pytest.raises(ValueError, match=r"data: features .*'c'.* trained on \('a', 'b'\)"):
+        nf.infer(run, data_of(torch.randn(2, 3, N, 3)))
+
+
+@pytest.mark.parametrize("start", [-1, 3])
+def test_forecasts_from_steps_that_are_not_there(start):
+    data = data_of(torch.randn(2, 3, N, D))
+    run = nf.train(data, settings=small_settings(), progress=False)
+    with pytest.raises(ValueError, match=f"start: expected 0 to 2, got {start}"):
+        nf.forecast(run, data, nf.infer(run, data), start=start)
+
+
+@pytest.mark.parametrize("bounce", ["soft", "sampled", "metropolis"])
+def test_training_and_inference_on_one_entity_and_on_one_system(bounce):
+    for systems, entities in [(3, 1), (1, 3), (1, 1)]:
+        data = data_of(torch.randn(systems, 4, entities, D))
+        run = nf.train(data, settings=small_settings(bounce=bounce), progress=False)
+        found = nf.infer(run, data)
+        assert found.adjacency.shape == (systems, entities, entities)
+        assert bool(torch.isfinite(found.energy).all())
+        assert nf.forecast(run, data, found, horizon=2).shape == (systems, 2, entities, D)
+
+
+@pytest.mark.parametrize("bounce", ["soft", "sampled", "metropolis"])
+def test_features_that_never_change_do_not_spoil_training(bounce):
+    states = torch.randn(3, 6, N, D)
+    states[..., 1] = 4.0
+    for recorded in (states, torch.zeros_like(states)):
+        run = nf.train(data_of(recorded), settings=small_settings(bounce=bounce), progress=False)
+        assert all(bool(torch.isfinite(p).all()) for p in run.library.parameters())
+        assert bool(torch.isfinite(nf.infer(run, data_of(recorded)).probability).all())
+
+
+def test_unknown_presets_name_the_known_ones():
+    with pytest.raises(ValueError, match=r"preset: expected one of springs, .* got 'spring'"):
+        nf.train(data_of(torch.randn(2, 3, N, D)), preset="spring")
+
+
+def test_several_node_types_and_sampling_do_not_go_together():
+    with pytest.raises(ValueError, match="sampling handles one"):
+        nf.train(
+            data_of(torch.randn(2, 3, N, D)), settings=small_settings(bounce="sampled", node_types=2), progress=False
+        )
+
+
+# ---- folders ----
+
+
+def test_an_existing_output_folder_is_left_alone(tmp_path: Path):
+    data = data_of(torch.randn(2, 3, N, D))
+    precious = tmp_path / "run" / "thesis.txt"
+    precious.parent.mkdir()
+    precious.write_text("mine")
+    with pytest.raises(FileExistsError, match="the output folder exists and is not empty"):
+        nf.train(data, settings=small_settings(), out=tmp_path / "run", progress=False)
+    assert [p.name for p in precious.parent.iterdir()] == ["thesis.txt"]
+    with pytest.raises(FileExistsError, match="expected a folder, got a file"):
+        nf.train(data, settings=small_settings(), out=precious, progress=False)
+    assert precious.read_text() == "mine"
+
+
+def test_an_empty_output_folder_will_do_and_a_finished_run_is_not_overwritten(tmp_path: Path):
+    data = data_of(torch.randn(2, 3, N, D))
+    nf.train(data, settings=small_settings(), out=tmp_path, progress=False)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(FileExistsError, match="not empty"):
+        nf.train(data, settings=small_settings(), out=tmp_path, seed=1, progress=False)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path):
+    data = data_of(torch.randn(2, 3, N, D))
+    first = nf.train(data, settings=small_settings(), out=tmp_path, progress=False)
+    again = nf.train(data, settings=small_settings(), out=tmp_path, resume=True, progress=False)
+    assert_same_bits(again.library.flat_parameters(), first.library.flat_parameters())
+    assert again.history == first.history
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"settings": small_settings(clip=2.0)}, "settings differs from this run's"),
+        ({"seed": 1}, "seed differs from this run's"),
+        ({"data": data_of(torch.ones(2, 3, N, D))}, "states differs from this run's"),
+        ({"data": data_of(torch.ones(3, 3, N, D))}, "systems differs from this run's"),
+        ({"data": data_of(torch.ones(2, 4, N, D))}, "steps_recorded differs from this run's"),
+        ({"data": data_of(torch.ones(2, 3, N + 1, D))}, "states differs from this run's"),
+        ({"data": data_of(torch.ones(2, 3, N, D + 1))}, "library differs from this run's"),
+        ({"settings": small_settings(message=5)}, "settings differs from this run's"),
+    ],
+)
+def test_resuming_something_else_is_refused(change, message, tmp_path: Path):
+    arguments = {"data": data_of(torch.randn(2, 3, N, D)), "settings": small_settings(), "seed": 0}
+    nf.train(**arguments, out=tmp_path, progress=False)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(nf.CheckpointError, match=message):
+        nf.train(**(arguments | change), out=tmp_path, resume=True, progress=False)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_data_is_not_changed_by_training():
+    data = data_of(torch.randn(2, 4, N, D))
+    copy = dataclasses.replace(data, states=data.states.clone())
+    run = nf.train(data, settings=small_settings(), progress=False)
+    nf.infer(run, data)
+    assert_same_bits(data.states, copy.states)
+
+
+def test_threads_are_positive():
+    before = nf.get_threads()
+    for threads in (0, -1):
+        with pytest.raises(ValueError, match="threads: expected at least 1"):
+            nf.set_threads(threads)
+    assert nf.get_threads() == before

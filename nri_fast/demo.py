@@ -18,7 +18,7 @@ import torch
 from nri_fast import doctor, plot
 from nri_fast.bouncegrad import BounceGrad
 from nri_fast.checkpoint import write_atomically
-from nri_fast.infer import HORIZONS, Inference, evaluate, forecast, infer
+from nri_fast.infer import Inference, evaluate, forecast, infer
 from nri_fast.normalisation import Normalisation
 from nri_fast.report import evaluation_table, json_text
 from nri_fast.run import Run, train
@@ -27,7 +27,7 @@ from nri_fast.simulate import simulate
 from nri_fast.trajectory_data import TrajectoryData
 
 DEFAULT_FOLDER = "nri-fast-demo"
-WATCHED = 12  # how often, while training, held-out systems are looked at for the picture
+LOOKS = 16  # how often, while training, held-out systems are looked at for the picture
 SHOWN = 4  # systems in a picture
 
 
@@ -102,12 +102,13 @@ class Watch:
         With true graphs.
     normalisation : Normalisation
         That of the training data.
-    every : int
-        Steps between two looks.
+    total_steps : int
+        Of the run. Looks are more frequent early on, where most happens.
     """
 
-    def __init__(self, held_out: TrajectoryData, normalisation: Normalisation, every: int) -> None:
-        self.held_out, self.normalisation, self.every = held_out, normalisation, every
+    def __init__(self, held_out: TrajectoryData, normalisation: Normalisation, total_steps: int) -> None:
+        self.held_out, self.normalisation = held_out, normalisation
+        self.looks = {max(1, round(total_steps * (look / LOOKS) ** 2)) for look in range(1, LOOKS + 1)}
         self.steps: list[int] = []
         self.accuracy: list[float] = []
         self.seconds = 0.0
@@ -116,7 +117,7 @@ class Watch:
     def __call__(self, trainer: BounceGrad) -> None:
         """Called after every gradient step."""
         self._calls += 1
-        if self._calls % self.every and self._calls != trainer.total_steps:
+        if self._calls not in self.looks:
             return
         started = time.monotonic()
         # The library is in the middle of its training; everything else of a run is known.
@@ -192,7 +193,7 @@ def _run_example(example: Example, folder: Path, say: Callable[[str], None]) -> 
     total = settings.steps + settings.polish_steps
     say(f"* simulated {example.systems} systems of {learn.entities} bodies to learn from, {test.systems} to test on")
     say(f"* training on the {example.systems}: {total} gradient steps, no labels ...")
-    watch = Watch(watched, Normalisation.learn(learn), max(1, total // WATCHED))
+    watch = Watch(watched, Normalisation.learn(learn), total)
     run = train(learn, settings=settings, seed=example.seed, out=folder / f"{kind}_run", on_step=watch)
     trained = time.monotonic()
     training_seconds = trained - simulated - watch.seconds
@@ -233,7 +234,6 @@ def _draw(
     assert test.edges is not None
     named = plot.relabel(found.adjacency, relabelling)
     certainty = found.probability.amax(-1)
-    horizon = min(HORIZONS[-1], test.steps - 1)
     titles = [f"test system {s}" for s in range(SHOWN)]
     settings = run.settings
     pictures = {
@@ -242,10 +242,10 @@ def _draw(
         ),
         "trajectories": plot.trajectories(
             test.states[:SHOWN],
-            forecast(run, test, found, horizon)[:SHOWN],
+            forecast(run, test, found, test.steps - 1)[:SHOWN],
             0,
             test.feature_names,
-            "units of the box",
+            "simulator's units",
             titles,
         ),
         "training": plot.training(

@@ -100,7 +100,7 @@ def graphs(
             raise ValueError(f"{name}: expected the shape of inferred, {list(inferred.shape)}, got {list(other.shape)}")
     systems, entities = inferred.shape[:2]
     rows = [("inferred", inferred)] if true is None else [("true", true), ("inferred", inferred)]
-    figure = Figure(figsize=(max(PANEL * systems, 4.5), PANEL * len(rows) + 0.9), layout="constrained")
+    figure = Figure(figsize=(max(PANEL * systems, 4.5), 0.92 * PANEL * len(rows) + 0.8), layout="constrained")
     axes = figure.subplots(len(rows), systems, squeeze=False)
     for row, (title, adjacency) in enumerate(rows):
         for s in range(systems):
@@ -157,7 +157,7 @@ def _draw_graph(axes: Axes, adjacency: Array, strength: Array, wrong: Array | No
     axes.plot(places[:, 0], places[:, 1], "o", ms=15, mfc="white", mec=INK, mew=1.2, zorder=3)
     for number, (x, y) in enumerate(places):
         axes.text(x, y, str(number), ha="center", va="center", fontsize=9, color=INK, zorder=5)
-    axes.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), xticks=[], yticks=[], aspect="equal")
+    axes.set(xlim=(-1.25, 1.25), ylim=(places[:, 1].min() - 0.25, 1.25), xticks=[], yticks=[], aspect="equal")
     axes.spines[:].set_visible(False)
 
 
@@ -224,8 +224,7 @@ def trajectories(
                 across = ahead[:, first] if plane else start + np.arange(len(ahead))
                 axes.plot(across, ahead[:, second], color=colour, lw=1.4, ls=(0, (4, 1.5)))
                 axes.plot(across[0], ahead[0, second], "o", color=colour, ms=5, mec="white")
-        if plane:
-            axes.set_aspect("equal", adjustable="datalim")
+        _frame(axes, recorded[s], first if plane else None, second)
         axes.set_xlabel(f"x ({unit})" if plane else "step", **_STYLE)
         axes.set_ylabel(f"y ({unit})" if plane else f"{feature_names[0]} ({unit})", **_STYLE)
         axes.set_title(f"system {s}" if titles is None else titles[s], **_STYLE)
@@ -262,10 +261,10 @@ def training(
     Figure
     """
     curves: list[tuple[str, Array, str]] = [
-        ("energy", np.array(history.loss), "linear"),
+        ("energy\n(robust, log)" if any(history.scale_squared) else "energy", np.array(history.loss), "linear"),
         ("temperature", np.array(history.temperature), "log"),
         ("robust scale $s^2$", np.array(history.scale_squared), "log"),
-        ("learning rate", np.array(history.learning_rate), "log"),
+        ("learning rate", np.array(history.learning_rate), "linear"),
         ("accepted share", np.array(history.accepted), "linear"),
     ]
     curves = [curve for i, curve in enumerate(curves) if i in (0, 3) or np.any(curve[1] > 0)]
@@ -284,10 +283,11 @@ def training(
     for i, (axes, (label, values, scale)) in enumerate(zip(panels, curves, strict=True)):
         shown = values if scale == "linear" else np.where(values > 0, values, np.nan)
         colour = COLOURS[i if i < 2 else i + 1]
-        smooth = _running_mean(shown) if label == "energy" else shown
-        if label == "energy":
+        if label.startswith("energy"):
             axes.plot(steps, shown, color=colour, alpha=0.25, lw=0.8)
-        axes.plot(steps, smooth, color=colour, lw=1.8)
+            parts = np.split(shown, [len(steps) if polish_from is None else np.searchsorted(steps, polish_from)])
+            shown = np.concatenate([_running_mean(part) for part in parts])
+        axes.plot(steps, shown, color=colour, lw=1.8)
         axes.set_yscale(scale)
         axes.set_ylabel(label, **_STYLE)
         _plain(axes)
@@ -384,11 +384,11 @@ def laws(
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.axhline(0, color="#999999", lw=0.8)
-    for name, law in (truth or {}).items():
-        axes.plot(across, law(across), color=INK, lw=1.2, ls=(0, (4, 2)), label=name)
     for k, curve in enumerate(law_curves(run, across, entities)):
         name = f"learned, type {k}" if type_names is None else f"learned: {type_names[k]}"
-        axes.plot(across, curve, color=COLOURS[k % len(COLOURS)], lw=2.5, label=name)
+        axes.plot(across, curve, color=COLOURS[k % len(COLOURS)], lw=3.5, label=name)
+    for name, law in (truth or {}).items():
+        axes.plot(across, law(across), color=INK, lw=1.2, ls=(0, (4, 2)), label=name)
     axes.set_xlabel("distance between sender and receiver (recorded units)", **_STYLE)
     axes.set_ylabel("change of velocity towards\nthe sender in one step", **_STYLE)
     axes.legend(frameon=False, fontsize=11)
@@ -430,6 +430,18 @@ def confusion(inferred: ArrayLike, true: ArrayLike, type_names: Sequence[str] | 
 
 def _array(values: ArrayLike) -> Array:
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+
+
+def _frame(axes: Axes, recorded: Array, first: int | None, second: int) -> None:
+    """Shows where the recorded paths run, however far off a forecast wanders; a plane is shown as a square."""
+    shown = [second] if first is None else [first, second]
+    low, high = (extreme(recorded, axis=(0, 1))[shown] for extreme in (np.min, np.max))
+    half = 0.58 * max(float((high - low).max()), 1e-9)
+    centre = (low + high) / 2
+    axes.set_ylim(centre[-1] - half, centre[-1] + half)
+    if first is not None:
+        axes.set_xlim(centre[0] - half, centre[0] + half)
+        axes.set_aspect("equal")
 
 
 def _type_colour(kind: int, silent: int | None) -> str:

@@ -117,7 +117,7 @@ class Run:
             history = History(**_read_json(path / HISTORY_FILE))
             fit = {name: (float(a), float(b)) for name, (a, b) in facts["displacement_fit"].items()}
             return cls(library.to(device), normalisation, settings, facts["seed"], facts["trained_on"], history, fit)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, CheckpointError):
                 raise
             raise CheckpointError(f"{path}: damaged or not a run of nri_fast ({error})") from error

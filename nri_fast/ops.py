@@ -151,7 +151,7 @@ def rollout_gradient(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Energies [systems], parameter gradient [P] and, if wanted, the gradient of ``states``, for one structure.
 
-    See ``csrc/ops/rollout_gradient.h``. Energies of systems with a zero ``cotangent`` are not evaluated and come as 0.
+    See ``csrc/ops/rollout_gradient.h``. Systems with a zero ``cotangent`` may go unevaluated: their energies come as 0.
     """
     energy = states.new_empty(graph.systems)
     parameter_gradient = torch.empty_like(parameters)
@@ -172,7 +172,7 @@ def rollout_gradient(
         _address(parameter_gradient),
         _address(state_gradient),
     )
-    return energy, parameter_gradient, state_gradient
+    return energy.masked_fill_(cotangent == 0, 0.0), parameter_gradient, state_gradient
 
 
 def forecast(

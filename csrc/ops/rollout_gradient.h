@@ -13,7 +13,7 @@ namespace nri {
 
 // edge_types:         [E]
 // cotangent:          [B]
-// energy:             [B], or null; zero for systems whose cotangent is zero, which are not evaluated
+// energy:             [B], or null; without meaning for systems whose cotangent is zero
 // parameter_gradient: [P], laid out as LibraryView::parameters
 // state_gradient:     laid out as TrajectoryView::states, or null when it is not wanted
 #define NRI_DECLARE_ROLLOUT_GRADIENT(T)                                                                             \

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nri_fast import doctor, plot
+from nri_fast import __version__, doctor, plot
 from nri_fast.bouncegrad import BounceGrad
 from nri_fast.checkpoint import write_atomically
 from nri_fast.infer import Inference, evaluate, forecast, infer
@@ -47,6 +47,8 @@ class Example:
         Of the true edge types.
     silent : int or None
         True type that means "no interaction".
+    forecast : int
+        Steps of the forecast in the picture.
     caption : str
         What a reader should know about the figures.
     seed : int
@@ -58,6 +60,7 @@ class Example:
     systems: int
     type_names: tuple[str, ...]
     silent: int | None
+    forecast: int
     caption: str
     watched: int = 50
     tested: int = 200
@@ -71,6 +74,7 @@ EXAMPLES = (
         50,
         ("no spring", "spring"),
         0,
+        48,
         "Each pair of bodies is joined by a spring or is not. Fifty recordings are enough to tell which.",
     ),
     Example(
@@ -87,6 +91,7 @@ EXAMPLES = (
         300,
         ("attraction", "repulsion"),
         None,
+        20,
         "Charges attract or repel, and close encounters are chaotic: harder. This run is kept short; the preset "
         '"charged" trains wider modules for longer and gets more edges right.',
     ),
@@ -242,7 +247,7 @@ def _draw(
         ),
         "trajectories": plot.trajectories(
             test.states[:SHOWN],
-            forecast(run, test, found, test.steps - 1)[:SHOWN],
+            forecast(run, test, found, example.forecast)[:SHOWN],
             0,
             test.feature_names,
             "simulator's units",
@@ -276,7 +281,7 @@ def _machine() -> dict[str, Any]:
         "platform": facts["platform"],
         "python": facts["python"],
         "torch": torch.__version__,
-        "nri_fast": facts["version"],
+        "nri_fast": __version__,
     }
 
 

@@ -1,19 +1,6 @@
 """Neural relational inference by fast modular meta-learning: who acts on whom, and how, from trajectories alone."""
 
-from nri_fast.bouncegrad import BounceGrad, DivergedError
-from nri_fast.checkpoint import CheckpointError
-from nri_fast.energies import heat_bath_scores, rollout_energy
-from nri_fast.formats import load_trajectories, save_trajectories
-from nri_fast.graph import MegaGraph
-from nri_fast.infer import Inference, evaluate, forecast, infer
-from nri_fast.modules import ModuleLibrary
-from nri_fast.normalisation import Normalisation
-from nri_fast.ops import get_threads, set_threads
-from nri_fast.run import Run, train
-from nri_fast.settings import PRESETS, Settings
-from nri_fast.simulate import simulate
-from nri_fast.system_set import SystemSet
-from nri_fast.trajectory_data import TrajectoryData, hold_out
+from importlib import import_module
 
 __version__ = "0.1.0"
 __all__ = [
@@ -42,3 +29,32 @@ __all__ = [
     "simulate",
     "train",
 ]
+
+try:
+    import_module("nri_fast._core")
+except ImportError as error:
+    # `nri-fast doctor` must still be able to say what is wrong.
+    _problem = error
+
+    def __getattr__(name: str) -> object:
+        if name in __all__:
+            raise ImportError(
+                f"nri_fast.{name} needs the native module, which cannot be loaded: {_problem}. "
+                "`nri-fast doctor` tells more"
+            ) from _problem
+        raise AttributeError(f"module 'nri_fast' has no attribute {name!r}")
+else:
+    from nri_fast.bouncegrad import BounceGrad, DivergedError
+    from nri_fast.checkpoint import CheckpointError
+    from nri_fast.energies import heat_bath_scores, rollout_energy
+    from nri_fast.formats import load_trajectories, save_trajectories
+    from nri_fast.graph import MegaGraph
+    from nri_fast.infer import Inference, evaluate, forecast, infer
+    from nri_fast.modules import ModuleLibrary
+    from nri_fast.normalisation import Normalisation
+    from nri_fast.ops import get_threads, set_threads
+    from nri_fast.run import Run, train
+    from nri_fast.settings import PRESETS, Settings
+    from nri_fast.simulate import simulate
+    from nri_fast.system_set import SystemSet
+    from nri_fast.trajectory_data import TrajectoryData, hold_out

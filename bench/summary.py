@@ -1,0 +1,93 @@
+"""Writes README's figures from the result files: ``python -m bench.summary``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from bench.record import RESULTS
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def load(name: str) -> dict[str, Any] | None:
+    """A result file, or None where it has not been made."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def machine(result: dict[str, Any]) -> str:
+    """The machine in a few words."""
+    facts = result["machine"]
+    return facts["gpu"] or f"{facts['processor'].split(' @')[0]}, {facts['cores']} cores"
+
+
+def accuracy_rows() -> list[tuple[str, str, str]]:
+    """What, figure, machine."""
+    names = {
+        "springs20": "springs, 20 simulated systems to learn from",
+        "springs50": "springs, 50 simulated systems",
+        "springs_file": "springs, NRI's own files, 400 systems",
+        "charged500": "charged particles, 500 simulated systems",
+    }
+    rows = []
+    for name, title in names.items():
+        result = load(name)
+        if result is None:
+            continue
+        runs = result["runs"]
+        edges = 100 * mean(run["edge_accuracy"] for run in runs)
+        seconds = mean(run["seconds"]["train"] for run in runs)
+        gain = mean(run["mse_10_nothing_moves"] / run["mse_10"] for run in runs)
+        seeds = f", mean of {len(runs)} seeds" if len(runs) > 1 else ""
+        figure = (
+            f"**{edges:.2f}%** of held-out edges after {seconds:.0f} s of training{seeds}; "
+            f'error at 10 steps {gain:,.0f} times below "nothing moves"'
+        )
+        rows.append((title, figure, machine(result)))
+    return rows
+
+
+def speed_rows() -> list[tuple[str, str, str]]:
+    """What, figure, machine."""
+    rows = []
+    heat_bath = load("heat_bath")
+    if heat_bath is not None:
+        for work in ("scores", "hot step", "cold step"):
+            ratios = [row["times_faster"] for row in heat_bath["rows"] if row["work"] == work]
+            title = {"scores": "heat-bath scores", "hot step": "heat-bath training step, first of a run"}
+            name = title.get(work, "heat-bath training step, last of a run")
+            figure = f"{min(ratios):.1f} to {max(ratios):.1f} times plain PyTorch (widths 32 and 64, 1 and all threads)"
+            rows.append((name, figure, machine(heat_bath)))
+    simulator = load("simulator")
+    if simulator is not None:
+        seconds = simulator["seconds"]["springs"]
+        rows.append(("50,000 springs systems simulated", f"{seconds:.1f} s", machine(simulator)))
+    bounces = load("bounces")
+    if bounces is not None:
+        ends = {name: points[-1] for name, points in bounces["curves"].items()}
+        last = ", ".join(f"{name} {100 * p['accuracy']:.1f}%" for name, p in ends.items())
+        seconds = min(p["seconds"] for p in ends.values())
+        rows.append((f"training structures after {seconds:.0f} s, 200 springs systems", last, machine(bounces)))
+    return rows
+
+
+def replace(text: str, marker: str, content: str) -> str:
+    """The text with what stands between a marker's comments exchanged."""
+    begin, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
+    head, rest = text.split(begin)
+    return f"{head}{begin}\n{content}\n{end}{rest.split(end)[1]}"
+
+
+def main() -> None:
+    """Rewrites README's table."""
+    rows = accuracy_rows() + speed_rows()
+    table = ["| what | figure | machine |", "| --- | --- | --- |", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
+    README.write_text(replace(README.read_text(), "results", "\n".join(table)))
+    print(f"wrote {len(rows)} rows to {README}")
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from nri_fast.trajectory_data import TrajectoryData
 
 DONE, DIVERGED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
-PIECE = 500  # systems simulated between two steps of the progress bar
+PIECE = 500  # systems simulated between two updates of the progress bar
 PLAN_FILE = "plan.json"
 PLAN_FORMAT = 1
 
@@ -76,20 +77,24 @@ class Simulate:
         )
         for file in there:
             _refuse_existing(file)
-        firsts = range(0, self.systems, PIECE) or [0]  # no systems at all: one call, which says what is wrong
-        pieces = [
-            simulate(
-                self.kind,
-                min(PIECE, self.systems - first),
-                entities=self.entities,
-                steps=self.steps,
-                seed=self.seed,
-                split=self.split,
-                first_system=first,
-                noise=self.noise,
-            )
-            for first in tqdm(firsts, desc="simulating", unit=f"x{PIECE}", disable=None)
-        ]
+        pieces = []
+        with tqdm(total=self.systems, desc="simulating", unit="system", disable=None) as bar:
+            # Where no systems are asked for there is one call, which says what is wrong.
+            for first in range(0, self.systems, PIECE) or [0]:
+                count = min(PIECE, self.systems - first)
+                pieces.append(
+                    simulate(
+                        self.kind,
+                        count,
+                        self.entities,
+                        self.steps,
+                        self.seed,
+                        self.split,
+                        first_system=first,
+                        noise=self.noise,
+                    )
+                )
+                bar.update(count)
         data = _joined(pieces)
         for file in save_trajectories(data, self.out):
             print(file)
@@ -176,7 +181,8 @@ class Train:
             raise
         where = "--held-out" if plan.held_out else "--split test"
         print(f"trained on {kept.systems} systems in {time.monotonic() - started:.1f} s: {self.out}")
-        print(f"next: nri-fast evaluate {self.out} {self.data or plan.data} {where}")
+        paths = shlex.join([str(self.out), str(self.data or plan.data)])
+        print(f"next: nri-fast evaluate {paths} {where}")
 
     def _new_plan(self) -> Plan:
         if self.data is None:
@@ -585,7 +591,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command.run()
     except KeyboardInterrupt:
-        return _complain("interrupted; a run goes on with: nri-fast train --out RUN --resume", INTERRUPTED)
+        how_to_go_on = "; to go on: nri-fast train --resume --out RUN" if isinstance(command, Train) else ""
+        return _complain(f"interrupted{how_to_go_on}", INTERRUPTED)
     except DivergedError as error:
         return _complain(str(error), DIVERGED)
     except (OSError, ValueError, CheckpointError) as error:

@@ -405,7 +405,6 @@ def test_demo_leaves_pictures_figures_and_runs(kind, pictures, tmp_path):
 
 def test_demo_takes_a_fresh_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demo, "EXAMPLES", ())
     assert [str(demo._fresh_folder(None)) for _ in range(3)] == ["nri-fast-demo", "nri-fast-demo-2", "nri-fast-demo-3"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious.txt").write_text("mine")

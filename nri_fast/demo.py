@@ -92,8 +92,8 @@ EXAMPLES = (
         ("attraction", "repulsion"),
         None,
         20,
-        "Charges attract or repel, and close encounters are chaotic: harder. This run is kept short; the preset "
-        '"charged" trains wider modules for longer and gets more edges right.',
+        "Charges attract or repel, and close encounters are chaotic: harder. This run is kept short; the documentation "
+        "tells what more systems and more steps reach.",
     ),
 )
 

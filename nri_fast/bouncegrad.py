@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -157,7 +158,7 @@ class BounceGrad:
         if self.settings.bounce != "soft":
             self._random_structures(graph.edges, graph.nodes)
         if resume and checkpoints is not None:
-            found = checkpoints.latest(tqdm.write)
+            found = checkpoints.latest(lambda message: tqdm.write(message, file=sys.stderr))
             if found is not None:
                 self._restore(*found, systems)
         saved = time.monotonic()

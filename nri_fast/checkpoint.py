@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+METADATA = "nri_fast"  # the entry of a safetensors file's metadata that holds the facts
 KEPT = 2  # checkpoints of a run that stay on disk
 
 
@@ -46,12 +47,13 @@ def save(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) ->
     A digest of the content stands in it: a flipped bit in a weight is damage too, and nothing else would tell.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    words = json.dumps(facts)
-    write_atomically(path, save_tensors(plain, metadata={"facts": words, "sha256": _digest(plain, words)}))
+    # One entry: several would be written in an order that changes from run to run.
+    entry = json.dumps({"sha256": _digest(plain, facts), "facts": facts})
+    write_atomically(path, save_tensors(plain, metadata={METADATA: entry}))
 
 
-def _digest(tensors: dict[str, torch.Tensor], facts: str) -> str:
-    return hashlib.sha256(save_tensors(tensors, metadata={"facts": facts})).hexdigest()
+def _digest(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> str:
+    return hashlib.sha256(save_tensors(tensors, metadata={METADATA: json.dumps(facts)})).hexdigest()
 
 
 def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -66,10 +68,10 @@ def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         content = path.read_bytes()
         tensors = load_tensors(content)
         (length,) = struct.unpack("<Q", content[:8])
-        metadata = json.loads(content[8 : 8 + length])["__metadata__"]
-        if _digest(tensors, metadata["facts"]) != metadata["sha256"]:
+        entry = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][METADATA])
+        facts: dict[str, Any] = entry["facts"]
+        if _digest(tensors, facts) != entry["sha256"]:
             raise ValueError("its content does not match its digest")
-        facts = json.loads(metadata["facts"])
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except (SafetensorError, struct.error, ValueError, KeyError, TypeError, OSError) as error:

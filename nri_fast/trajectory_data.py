@@ -170,7 +170,15 @@ def hold_out(
             raise ValueError(f"fraction: expected a number between 0 and 1, got {fraction}")
         count = max(1, round(fraction * data.systems))
     assert count is not None
-    if not 0 < count < data.systems:
-        raise ValueError(f"hold_out: expected 1 to {data.systems - 1} of {data.systems} systems, got {count}")
-    order = np.random.Generator(np.random.Philox(key=seed)).permutation(data.systems)
-    return data.select(torch.from_numpy(np.sort(order[count:]))), data.select(torch.from_numpy(np.sort(order[:count])))
+    held_out = draw_systems(data.systems, count, seed)
+    keep = torch.ones(data.systems, dtype=torch.bool)
+    keep[held_out] = False
+    return data.select(keep.nonzero().flatten()), data.select(held_out)
+
+
+def draw_systems(systems: int, count: int, seed: int) -> torch.Tensor:
+    """Places of the systems that `hold_out` sets aside: int64 [count], ascending."""
+    if not 0 < count < systems:
+        raise ValueError(f"hold_out: expected 1 to {systems - 1} of {systems} systems, got {count}")
+    order = np.random.Generator(np.random.Philox(key=seed)).permutation(systems)
+    return torch.from_numpy(np.sort(order[:count]))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import nri_fast
-from nri_fast import bouncegrad, cli, demo, settings
+from nri_fast import bouncegrad, cli, commands, demo, settings
 
 TINY = ["--steps", "8", "--polish-steps", "2", "--batch", "5"]
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -104,7 +104,7 @@ def test_python_dash_m():
 
 
 def test_simulated_files_are_those_of_the_python_call(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "PIECE", 3)
+    monkeypatch.setattr(commands, "PIECE", 3)
     simulate(tmp_path, "valid", 7, "--seed", 9, "--noise", 0.1)
     read = nri_fast.load_trajectories(tmp_path, "valid")
     expected = nri_fast.simulate("springs", 7, entities=3, steps=23, seed=9, split="valid", noise=0.1)
@@ -230,7 +230,7 @@ def test_mistakes_leave_the_folder_free(arguments, expected, data, tmp_path, cap
 def test_cuda_that_is_not_there(data, tmp_path, capsys):
     text = complaint(capsys, "train", data, "--out", tmp_path / "run", "--device", "cuda")
     assert "--device cuda: unavailable" in text
-    assert cli.choose_device("auto") == "cpu"
+    assert commands.choose_device("auto") == "cpu"
 
 
 def test_divergence_has_an_exit_code_of_its_own(data, tmp_path, monkeypatch, capsys):

@@ -59,7 +59,8 @@ class HeatBathScores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, parameters: Tensor, problem: ops.HeatBathProblem) -> Tensor:
         """Scores every row."""
-        ctx.save_for_backward(parameters)
+        # The states are saved too, so that changing them in place before the backward pass is noticed.
+        ctx.save_for_backward(parameters, problem.states)
         ctx.problem = problem
         return problem.scores(parameters)
 
@@ -67,5 +68,5 @@ class HeatBathScores(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of the weighted scores."""
-        (parameters,) = ctx.saved_tensors
+        parameters, _ = ctx.saved_tensors
         return ctx.problem.gradient(parameters, cotangents[0].contiguous()), None

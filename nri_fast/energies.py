@@ -116,7 +116,9 @@ def _checked_types(name: str, types: Tensor, count: int, graph: MegaGraph, per_e
     if types.dtype not in (torch.uint8, torch.int64):
         types = types.long()  # every integer type compares with every count
     check_types(name, types, count, graph, per_edge)
-    return types.to(torch.uint8).contiguous()
+    return types.to(
+        torch.uint8, copy=True
+    ).contiguous()  # a copy: a backward pass may read it after the caller changed his
 
 
 def error_measure(
@@ -294,7 +296,7 @@ def heat_bath_scores(
             raise IndexError(f"transitions{place}: {int(transitions[outside][0])}, expected 0 to {steps - 2}")
         if transitions.shape[1] == 0:
             raise ValueError("transitions: expected at least one per system, got none")
-        start = transitions.contiguous()
+        start = transitions.contiguous().clone()
     offsets = ops.row_offsets(graph, library.edge_types, current is not None)
     problem = ops.HeatBathProblem(library, graph, states.detach(), steps, start, offsets, measure, nodes, current)
     scores: Tensor = HeatBathScores.apply(library.flat_parameters(), problem)

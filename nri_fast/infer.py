@@ -59,7 +59,8 @@ def infer(run: Run, data: TrajectoryData, seed: int = 0, progress: bool = False)
     Returns
     -------
     Inference
-        Each system's part depends on that system only, to the bit.
+        With the exact heat bath each system's part depends on that system only, to the bit. Chains draw random numbers
+        that are named by `seed` and the system's place in `data`.
     """
     systems = run.systems(data)
     if run.settings.bounce == "metropolis":

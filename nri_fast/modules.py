@@ -108,13 +108,6 @@ class ModuleLibrary(nn.Module):
             own[message + d] = 0.0
         self.register_buffer("_pair", pair, persistent=False)
         self.register_buffer("_own", own, persistent=False)
-        if self.relative:
-            # Interactions mostly depend on differences, so the other features start as differences too.
-            # Only a start, but one from which charged particles are told apart sooner.
-            with torch.no_grad():
-                for module in self.edge:
-                    weight = _linear_layers(module)[0].weight
-                    weight[:, features:] -= weight[:, :features]
         self.layout = _core.Layout(features, edge_types, node_types, silent, edge_sizes, node_sizes)
 
     def settings(self) -> dict[str, object]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from nri_fast import ops
-from nri_fast.energies import all_transitions
+from nri_fast.energies import LARGEST_BLOCK, all_transitions
 from nri_fast.heat_bath_rows import HeatBathRows
 from nri_fast.modules import ModuleLibrary
 from nri_fast.system_set import Batch, SystemSet
@@ -37,6 +37,31 @@ class Found:
     node_types: Tensor
     edge_probabilities: Tensor
     node_probabilities: Tensor
+
+    @classmethod
+    def empty(cls, library: ModuleLibrary, systems: SystemSet) -> Found:
+        """Room for all systems."""
+        graph, states = systems.graph, systems.states
+        return cls(
+            torch.zeros(graph.edges, dtype=torch.uint8, device=graph.device),
+            torch.zeros(graph.nodes, dtype=torch.uint8, device=graph.device),
+            states.new_zeros(graph.edges, library.edge_types),
+            states.new_zeros(graph.nodes, library.node_types),
+        )
+
+    def put(
+        self,
+        batch: Batch,
+        edge_types: Tensor,
+        node_types: Tensor,
+        edge_probabilities: Tensor,
+        node_probabilities: Tensor,
+    ) -> None:
+        """Writes what was found for a batch to its systems' places."""
+        self.edge_types[batch.edges] = edge_types
+        self.node_types[batch.nodes] = node_types
+        self.edge_probabilities[batch.edges] = edge_probabilities
+        self.node_probabilities[batch.nodes] = node_probabilities
 
 
 def heat_bath_search(
@@ -68,7 +93,7 @@ def heat_bath_search(
     progress : bool
         Show a progress bar.
     """
-    parts: list[Found] = []
+    found = Found.empty(library, systems)
     with ops.one_torch_thread(), torch.no_grad():
         parameters = library.flat_parameters()
         for batch in _batches(library, systems, progress):
@@ -83,8 +108,8 @@ def heat_bath_search(
             else:
                 weights = rows.responsibilities(scores, temperature)
             edges, nodes = rows.edge_probabilities(weights), rows.node_probabilities(weights)
-            parts.append(Found(edges.argmax(-1).byte(), nodes.argmax(-1).byte(), edges, nodes))
-    return _joined(parts)
+            found.put(batch, edges.argmax(-1).byte(), nodes.argmax(-1).byte(), edges, nodes)
+    return found
 
 
 def metropolis_search(
@@ -95,11 +120,12 @@ def metropolis_search(
     seed: int = 0,
     progress: bool = False,
 ) -> Found:
-    """A Metropolis chain per system on roll-out energies, from random structures, ever colder.
+    """A Metropolis chain per system on roll-out energies, from type 0 everywhere, ever colder.
 
-    The temperature falls geometrically, from the mean energy change of the first proposals by a factor of 10,000. The
-    probabilities are those of each edge's types given the rest of the structure reached, under Gaussian errors whose
-    variance is the structure's own; robust errors give ``prod (s^2 + e)^(-D / 2)``.
+    The temperature falls geometrically, from a tenth of the first structure's energy by a factor of 10,000; then single
+    changes are made as long as one lowers the energy. The probabilities are those of each edge's types given the rest
+    of the structure reached, under Gaussian errors whose variance is the structure's own; robust errors give
+    ``prod (s^2 + e)^(-D / 2)``.
 
     Parameters
     ----------
@@ -108,15 +134,15 @@ def metropolis_search(
     rollout : int
         Steps that a roll-out takes between recorded states (R).
     """
-    parts: list[Found] = []
+    found = Found.empty(library, systems)
     with ops.one_torch_thread(), torch.no_grad():
         parameters = library.flat_parameters()
         for batch in _batches(library, systems, progress):
             chain = _Chain(library, parameters, batch, systems.steps, rollout, error, seed)
             chain.anneal()
-            edges, nodes = chain.conditionals()
-            parts.append(Found(edges.argmax(-1).byte(), nodes.argmax(-1).byte(), edges, nodes))
-    return _joined(parts)
+            chain.descend()
+            found.put(batch, chain.edge_types, chain.node_types, *chain.conditionals())
+    return found
 
 
 class _Chain:
@@ -153,9 +179,8 @@ class _Chain:
     def anneal(self) -> None:
         """Runs the chains to the cold end."""
         graph, library = self.batch.graph, self.library
-        places = int(graph.edges / max(1, graph.systems)) + (
-            graph.nodes // graph.systems if library.node_types > 1 else 0
-        )
+        # The batch's systems have the same numbers of edges and entities.
+        places = graph.edges // graph.systems + (graph.nodes // graph.systems if library.node_types > 1 else 0)
         bounces = PROPOSALS_PER_EDGE * max(1, places)
         counts = torch.zeros(graph.systems, len(ops.COUNTS), dtype=torch.int64, device=graph.device)
         scaled = self.energy.clone() if self.unit is None else self.energy / self.unit
@@ -174,50 +199,93 @@ class _Chain:
             )
         self.energy = self.energies(self.edge_types, self.node_types)
 
+    def descend(self) -> None:
+        """Makes each system's best single change as long as it lowers its energy."""
+        graph = self.batch.graph
+        edge_begins, node_begins = graph.in_offset[graph.node_offset], graph.node_offset
+        while True:
+            edges, nodes = self._changed_energies(of_edges=True), self._changed_energies(of_edges=False)
+            best_edge, edge_energy = _lowest(edges, graph.systems)
+            best_node, node_energy = _lowest(nodes, graph.systems)
+            lower = torch.minimum(edge_energy, node_energy) < self.energy
+            if not bool(lower.any()):
+                return
+            for best, energy, other, begins, types in (
+                (best_edge, edge_energy, node_energy, edge_begins, self.edge_types),
+                (best_node, node_energy, edge_energy, node_begins, self.node_types),
+            ):
+                chosen = lower & (energy <= other if types is self.edge_types else energy < other)
+                count = edges.shape[1] if types is self.edge_types else nodes.shape[1]
+                place = best[chosen]
+                types[begins[:-1][chosen] + place // count] = (place % count).byte()
+            self.energy = self.energies(self.edge_types, self.node_types)
+
     def conditionals(self) -> tuple[Tensor, Tensor]:
         """[E, K] and [V, M]: probabilities of each edge's and entity's types, all others staying as they are."""
-        edges = self._conditionals(self.edge_types, self.batch.graph.in_offset, self.library.edge_types, True)
-        nodes = self._conditionals(self.node_types, None, self.library.node_types, False)
-        return edges, nodes
+        return self._probabilities(self._changed_energies(True)), self._probabilities(self._changed_energies(False))
 
-    def _conditionals(self, types: Tensor, in_offset: Tensor | None, count: int, of_edges: bool) -> Tensor:
+    def _changed_energies(self, of_edges: bool) -> Tensor:
+        """[E, K] or [V, M]: the energy of the system if this edge (entity) had this type."""
         graph = self.batch.graph
-        begins = graph.node_offset if in_offset is None else in_offset[graph.node_offset]
-        sizes = begins.diff()
-        owner = torch.repeat_interleave(torch.arange(graph.systems, device=types.device), sizes)
-        entries = torch.full((graph.systems,), self.steps - 1, device=types.device) * graph.node_offset.diff()
-        entries = entries * self.library.features
-        energy = self.energy[owner, None].repeat(1, count)
-        for place in range(int(sizes.max()) if count > 1 and len(types) else 0):
-            here = sizes > place  # systems that have so many edges change this one, all at once
-            index = (begins[:-1] + place)[here]
+        types = self.edge_types if of_edges else self.node_types
+        count = self.library.edge_types if of_edges else self.library.node_types
+        size = len(types) // graph.systems
+        first = torch.arange(graph.systems, device=types.device) * size
+        energy = self.energy.repeat_interleave(size)[:, None].repeat(1, count)
+        for place in range(size if count > 1 else 0):  # every system changes its edge of this number, all at once
+            index = first + place
             for shift in range(1, count):
                 changed = types.clone()
                 changed[index] = (types[index] + shift) % count
                 tried = (changed, self.node_types) if of_edges else (self.edge_types, changed)
-                energy[index, changed[index].long()] = self.energies(*tried)[here]
-        scaled = 0.5 * entries[owner, None] * (energy - energy.amin(1, keepdim=True))
+                energy[index, changed[index].long()] = self.energies(*tried)
+        return energy
+
+    def _probabilities(self, energy: Tensor) -> Tensor:
+        graph = self.batch.graph
+        size = len(energy) // graph.systems
+        entries = (self.steps - 1) * (graph.nodes // graph.systems) * self.library.features
+        scaled = 0.5 * entries * (energy - energy.amin(1, keepdim=True))
         if self.unit is not None:
-            scaled = scaled / self.energy.clamp(min=torch.finfo(energy.dtype).tiny)[owner, None]
+            own = self.energy.clamp(min=torch.finfo(energy.dtype).tiny)
+            scaled = scaled / own.repeat_interleave(size)[:, None]
         return torch.softmax(-scaled.double(), 1).to(energy.dtype)
 
 
-def _joined(parts: list[Found]) -> Found:
-    return Found(*(torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])))
+def _lowest(energy: Tensor, systems: int) -> tuple[Tensor, Tensor]:
+    """Place and value of each system's lowest finite entry; energy is [systems * places, types]."""
+    table = energy.nan_to_num(torch.inf).view(systems, -1)
+    if table.shape[1] == 0:
+        return torch.zeros(systems, dtype=torch.int64, device=table.device), table.new_full((systems,), torch.inf)
+    lowest = table.min(1)
+    return lowest.indices, lowest.values
 
 
 def _batches(library: ModuleLibrary, systems: SystemSet, progress: bool) -> Iterator[Batch]:
-    """Systems a few at a time, behind a progress bar. How they are cut changes no result."""
+    """Systems a few at a time, behind a progress bar.
+
+    A batch's systems have the same numbers of entities, edges and edges into their best-connected entity, so that how
+    long and how they are searched does not depend on their company.
+    """
     systems.check_fits(library)
-    degree = systems.graph.in_offset.diff()
-    most = int(degree.max()) if len(degree) else 0
-    rows = min(library.edge_types**most, 1 << 30) * library.node_types * max(systems.graph.sizes, default=1)
-    size = max(1, min(SYSTEMS_AT_ONCE, SCORES_AT_ONCE // rows))
+    graph = systems.graph
+    degree, ids = graph.in_offset.diff(), torch.arange(len(systems))
+    most = (
+        torch.stack([d.max() for d in degree.split(graph.sizes)])
+        if graph.entities is None
+        else degree[:: graph.entities]
+    )
+    shape = torch.stack([graph.node_offset.diff(), graph.in_offset[graph.node_offset].diff(), most], 1).cpu()
     bar = tqdm(total=len(systems), desc="searching", unit="system", disable=None if progress else True)
     with bar:
-        for ids in torch.arange(len(systems)).split(size):
-            yield systems.batch(ids)
-            bar.update(len(ids))
+        for nodes, edges, block in shape.unique(dim=0).tolist():
+            rows = library.edge_types**block
+            rows = rows * nodes * library.node_types if rows <= LARGEST_BLOCK else edges * library.edge_types
+            size = max(1, min(SYSTEMS_AT_ONCE, SCORES_AT_ONCE // max(1, rows)))
+            alike = (shape == torch.tensor([nodes, edges, block])).all(1)
+            for some in ids[alike].split(size):
+                yield systems.batch(some)
+                bar.update(len(some))
 
 
 def _anneal_edges(rows: HeatBathRows, batch: Batch, parameters: Tensor, types: Tensor, seed: int) -> None:

@@ -15,11 +15,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from nri_fast import ops
-from nri_fast.bounces import BounceResult, Structures, heat_bath_bounce, metropolis_bounce
+from nri_fast.bounces import BounceResult, Structures, heat_bath_bounce, metropolis_bounce, polish_bounce
 from nri_fast.checkpoint import CheckpointError, Checkpoints
 from nri_fast.heat_bath_rows import HeatBathRows
 from nri_fast.modules import ModuleLibrary
 from nri_fast.ops import one_torch_thread
+from nri_fast.rollouts import Rollouts
 from nri_fast.schedule import AcceptanceTemperature, geometric, linear_floor, one_cycle
 from nri_fast.search import heat_bath_search
 from nri_fast.settings import Settings
@@ -140,9 +141,7 @@ class BounceGrad:
         CheckpointError
             If a checkpoint belongs to other settings or systems, or all are damaged.
         """
-        least = (
-            2 if self.settings.bounce != "metropolis" and not self.settings.polish_steps else self.settings.rollout + 1
-        )
+        least = self.settings.least_steps
         if systems.steps < least:
             raise ValueError(f"systems: expected at least {least} steps, got {systems.steps}")
         systems.check_fits(self.library)
@@ -212,9 +211,8 @@ class BounceGrad:
         if s.bounce == "metropolis":
             temperature = parameters.new_full((1,), self.acceptance.temperature)
             draws = [self._draws(batch, self._step * s.proposals + i) for i in range(s.proposals)]
-            return metropolis_bounce(
-                self.library, parameters, batch, self.structures, systems.steps, s.rollout, error, draws, temperature
-            )
+            rollouts = Rollouts(self.library, parameters, batch, systems.steps, s.rollout, error)
+            return metropolis_bounce(rollouts, self.structures, draws, temperature)
         start = self._draw_transitions(systems, batch)
         current = self.structures.edge_types[batch.edges]
         rows = HeatBathRows(self.library, batch, systems.steps, start, error, current)
@@ -224,23 +222,11 @@ class BounceGrad:
         return heat_bath_bounce(parameters, batch, self.structures, rows, draws_now, factor, s.bounce == "sampled")
 
     def _polish(self, systems: SystemSet, batch: Batch, parameters: Tensor) -> BounceResult:
-        """Roll-out gradient of the structures found. Robust, so that the few wrong ones weigh little."""
+        """Robust where training is, so that the few structures that are wrong weigh little."""
         assert self.structures is not None
-        graph = batch.graph
-        nodes = self.structures.node_types[batch.nodes] if self.library.node_types > 1 else None
-        energy, gradient, _ = ops.rollout_gradient(
-            self.library,
-            parameters,
-            graph,
-            batch.states,
-            systems.steps,
-            self.structures.edge_types[batch.edges],
-            nodes,
-            self.settings.rollout,
-            self.error_measure(),
-            parameters.new_full((graph.systems,), 1.0 / graph.systems),
-        )
-        return BounceResult(energy.mean(), gradient, 0.0)
+        rollout = min(self.settings.rollout, systems.steps - 1)
+        rollouts = Rollouts(self.library, parameters, batch, systems.steps, rollout, self.error_measure())
+        return polish_bounce(rollouts, self.structures)
 
     def _settle(self, systems: SystemSet) -> None:
         """Gives every training system the best structure under the modules as they are, by all of its transitions.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nri_fast import ops
 from nri_fast.heat_bath_rows import HeatBathRows
-from nri_fast.modules import ModuleLibrary
+from nri_fast.rollouts import Rollouts
 from nri_fast.system_set import Batch
 
 
@@ -86,45 +86,34 @@ def heat_bath_bounce(
 
 
 def metropolis_bounce(
-    library: ModuleLibrary,
-    parameters: Tensor,
-    batch: Batch,
-    structures: Structures,
-    steps: int,
-    rollout: int,
-    error: ops.ErrorMeasure,
-    draws: list[ops.Draws],
-    temperature: Tensor,
+    rollouts: Rollouts, structures: Structures, draws: list[ops.Draws], temperature: Tensor
 ) -> BounceResult:
     """The paper's bounce: for each of `draws`, one proposal per system, accepted or rejected by its roll-out energy.
 
     The gradient is that of the mean energy of the structures kept.
     """
-    graph, nodes_vary = batch.graph, library.node_types > 1
-    edge_types = structures.edge_types[batch.edges]
-    node_types = structures.node_types[batch.nodes] if nodes_vary else None
-    counts = torch.zeros(graph.systems, len(ops.COUNTS), dtype=torch.int64, device=graph.device)
-    energy = ops.rollout_energy(
-        library, parameters, graph, batch.states, steps, edge_types[None], node_types, rollout, error
-    )[0]
+    library, batch = rollouts.library, rollouts.batch
+    edge_types, node_types = structures.edge_types[batch.edges], structures.node_types[batch.nodes]
+    counts = torch.zeros(batch.graph.systems, len(ops.COUNTS), dtype=torch.int64, device=batch.graph.device)
+    energy = rollouts.energies(edge_types, node_types)
     for draw in draws:
         edges, nodes = ops.metropolis_propose(
-            graph, draw, library.edge_types, library.node_types, edge_types, node_types
+            batch.graph, draw, library.edge_types, library.node_types, edge_types, node_types
         )
-        proposed = ops.rollout_energy(
-            library, parameters, graph, batch.states, steps, edges[None], nodes, rollout, error
-        )[0]
-        ops.metropolis_decide(graph, draw, temperature, proposed, edges, nodes, energy, edge_types, node_types, counts)
+        assert nodes is not None
+        proposed = rollouts.energies(edges, nodes)
+        ops.metropolis_decide(
+            batch.graph, draw, temperature, proposed, edges, nodes, energy, edge_types, node_types, counts
+        )
     structures.edge_types[batch.edges] = edge_types
-    if node_types is not None:
-        structures.node_types[batch.nodes] = node_types
-    # Systems whose energy is not finite take no part in the gradient.
-    finite = torch.isfinite(energy)
-    cotangent = finite.to(energy.dtype) / graph.systems
-    _, gradient, _ = ops.rollout_gradient(
-        library, parameters, graph, batch.states, steps, edge_types, node_types, rollout, error, cotangent
-    )
-    loss = torch.where(finite, energy, torch.zeros_like(energy)).sum() / graph.systems
-    if not bool(finite.any()):  # nothing is left to learn from: the modules have diverged
-        loss = torch.full_like(loss, torch.nan)
+    structures.node_types[batch.nodes] = node_types
+    loss, gradient = rollouts.mean_gradient(edge_types, node_types, energy)
     return BounceResult(loss, gradient, float(temperature), counts)
+
+
+def polish_bounce(rollouts: Rollouts, structures: Structures) -> BounceResult:
+    """No search: the gradient of the mean roll-out energy of the structures as they are."""
+    batch = rollouts.batch
+    edge_types, node_types = structures.edge_types[batch.edges], structures.node_types[batch.nodes]
+    energy = rollouts.energies(edge_types, node_types)
+    return BounceResult(*rollouts.mean_gradient(edge_types, node_types, energy), 0.0)

@@ -189,9 +189,10 @@ class Train:
             raise ValueError(f"--preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
         settings = dataclasses.replace(PRESETS[preset], **self._overrides())
         plan = Plan.make(self.data, self.split or "train", self.name, settings, self.seed or 0, self.hold_out or 0)
-        least = settings.rollout + 1 if settings.bounce == "metropolis" or settings.polish_steps else 2
-        if plan.steps < least:
-            raise ValueError(f"{self.data}: expected recordings of at least {least} steps, got {plan.steps}")
+        if plan.steps < settings.least_steps:
+            raise ValueError(
+                f"{self.data}: expected recordings of at least {settings.least_steps} steps, got {plan.steps}"
+            )
         plan.write(self.out)
         return plan
 

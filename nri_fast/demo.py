@@ -86,7 +86,7 @@ EXAMPLES = (
             node_hidden=(32, 32),
             batch=25,
             steps=5500,
-            learning_rate=0.01,
+            last_scale=0.001,
         ),
         300,
         ("attraction", "repulsion"),

@@ -116,9 +116,7 @@ def _checked_types(name: str, types: Tensor, count: int, graph: MegaGraph, per_e
     if types.dtype not in (torch.uint8, torch.int64):
         types = types.long()  # every integer type compares with every count
     check_types(name, types, count, graph, per_edge)
-    return types.to(
-        torch.uint8, copy=True
-    ).contiguous()  # a copy: a backward pass may read it after the caller changed his
+    return types.to(torch.uint8, copy=True).contiguous()  # a copy: a backward pass reads it later
 
 
 def error_measure(

@@ -13,6 +13,7 @@ from nri_fast import ops
 from nri_fast.energies import LARGEST_BLOCK, all_transitions
 from nri_fast.heat_bath_rows import HeatBathRows
 from nri_fast.modules import ModuleLibrary
+from nri_fast.rollouts import Rollouts
 from nri_fast.system_set import Batch, SystemSet
 
 SCORES_AT_ONCE = 1 << 24  # heat-bath rows held in memory together
@@ -138,7 +139,7 @@ def metropolis_search(
     with ops.one_torch_thread(), torch.no_grad():
         parameters = library.flat_parameters()
         for batch in _batches(library, systems, progress):
-            chain = _Chain(library, parameters, batch, systems.steps, rollout, error, seed)
+            chain = _Chain(Rollouts(library, parameters, batch, systems.steps, rollout, error), seed)
             chain.anneal()
             chain.descend()
             found.put(batch, chain.edge_types, chain.node_types, *chain.conditionals())
@@ -148,33 +149,18 @@ def metropolis_search(
 class _Chain:
     """Metropolis chains of a batch of systems under fixed modules."""
 
-    def __init__(
-        self,
-        library: ModuleLibrary,
-        parameters: Tensor,
-        batch: Batch,
-        steps: int,
-        rollout: int,
-        error: ops.ErrorMeasure,
-        seed: int,
-    ) -> None:
-        self.library, self.parameters, self.batch = library, parameters, batch
-        self.steps, self.rollout, self.error, self.seed = steps, rollout, error, seed
-        graph = batch.graph
+    def __init__(self, rollouts: Rollouts, seed: int) -> None:
+        self.rollouts, self.seed = rollouts, seed
+        self.library, self.batch = rollouts.library, rollouts.batch
+        graph = self.batch.graph
         self.edge_types = torch.zeros(graph.edges, dtype=torch.uint8, device=graph.device)
         self.node_types = torch.zeros(graph.nodes, dtype=torch.uint8, device=graph.device)
-        self.energy = self.energies(self.edge_types, self.node_types)
+        self.energy = self.rollouts.energies(self.edge_types, self.node_types)
         # Every system has a temperature scale of its own; energies are divided by it, so that none depends on another.
         # Robust energies are logarithms, of either sign: they have no unit already.
-        squared = error.scale_squared is None
+        squared = self.rollouts.error.scale_squared is None
         unit = torch.where(torch.isfinite(self.energy), self.energy, torch.ones_like(self.energy))
         self.unit = unit.clamp(min=torch.finfo(unit.dtype).tiny) if squared else None
-
-    def energies(self, edge_types: Tensor, node_types: Tensor) -> Tensor:
-        """[B] roll-out energies."""
-        nodes = node_types if self.library.node_types > 1 else None
-        arguments = (self.library, self.parameters, self.batch.graph, self.batch.states, self.steps)
-        return ops.rollout_energy(*arguments, edge_types[None], nodes, self.rollout, self.error)[0]
 
     def anneal(self) -> None:
         """Runs the chains to the cold end."""
@@ -191,13 +177,13 @@ class _Chain:
                 graph, draws, library.edge_types, library.node_types, self.edge_types, self.node_types
             )
             assert nodes is not None
-            proposed = self.energies(edges, nodes)
+            proposed = self.rollouts.energies(edges, nodes)
             if self.unit is not None:
                 proposed = proposed / self.unit
             ops.metropolis_decide(
                 graph, draws, temperature, proposed, edges, nodes, scaled, self.edge_types, self.node_types, counts
             )
-        self.energy = self.energies(self.edge_types, self.node_types)
+        self.energy = self.rollouts.energies(self.edge_types, self.node_types)
 
     def descend(self) -> None:
         """Makes each system's best single change as long as it lowers its energy."""
@@ -218,7 +204,7 @@ class _Chain:
                 count = edges.shape[1] if types is self.edge_types else nodes.shape[1]
                 place = best[chosen]
                 types[begins[:-1][chosen] + place // count] = (place % count).byte()
-            self.energy = self.energies(self.edge_types, self.node_types)
+            self.energy = self.rollouts.energies(self.edge_types, self.node_types)
 
     def conditionals(self) -> tuple[Tensor, Tensor]:
         """[E, K] and [V, M]: probabilities of each edge's and entity's types, all others staying as they are."""
@@ -238,13 +224,13 @@ class _Chain:
                 changed = types.clone()
                 changed[index] = (types[index] + shift) % count
                 tried = (changed, self.node_types) if of_edges else (self.edge_types, changed)
-                energy[index, changed[index].long()] = self.energies(*tried)
+                energy[index, changed[index].long()] = self.rollouts.energies(*tried)
         return energy
 
     def _probabilities(self, energy: Tensor) -> Tensor:
         graph = self.batch.graph
         size = len(energy) // graph.systems
-        entries = (self.steps - 1) * (graph.nodes // graph.systems) * self.library.features
+        entries = (self.rollouts.steps - 1) * (graph.nodes // graph.systems) * self.library.features
         scaled = 0.5 * entries * (energy - energy.amin(1, keepdim=True))
         if self.unit is not None:
             own = self.energy.clamp(min=torch.finfo(energy.dtype).tiny)

@@ -105,6 +105,11 @@ class Settings:
         if self.bounce not in ("soft", "sampled", "metropolis"):
             raise ValueError(f"bounce: expected soft, sampled or metropolis, got {self.bounce!r}")
 
+    @property
+    def least_steps(self) -> int:
+        """Steps that a recording must have to be trained on."""
+        return self.rollout + 1 if self.bounce == "metropolis" else 2
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
         return dataclasses.asdict(self)
@@ -123,7 +128,9 @@ class Settings:
 #: What `train --preset NAME` uses. Reasons and figures: docs/presets.md.
 PRESETS: dict[str, Settings] = {
     "springs": Settings(polish_steps=300),
-    "charged": Settings(message=64, edge_hidden=(64,), node_hidden=(64, 64), batch=50, steps=8000, last_scale=0.001),
+    "charged": Settings(
+        message=64, edge_hidden=(64,), node_hidden=(64, 64), batch=50, steps=6000, learning_rate=0.01, last_scale=0.0003
+    ),
     "kuramoto": Settings(message=64, edge_hidden=(64,), node_hidden=(64, 64), batch=50, steps=4000, relative=()),
     "metropolis": Settings(
         message=64,

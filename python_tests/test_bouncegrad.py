@@ -11,6 +11,7 @@ from cases import assert_close, assert_same_bits
 
 import nri_fast as nf
 from nri_fast import ops, reference
+from nri_fast.rollouts import Rollouts
 from nri_fast.bouncegrad import MOST_SKIPPED, BounceGrad, DivergedError
 from nri_fast.bounces import Structures, heat_bath_bounce, metropolis_bounce
 from nri_fast.heat_bath_rows import HeatBathRows
@@ -157,9 +158,8 @@ def bounce_metropolis(library, systems, structures, temperature, draws=40, step=
     named = [ops.Draws(5, step + i, batch.systems) for i in range(draws)]
     scale = library.change_scale.new_tensor([temperature])
     parameters = library.flat_parameters().detach()
-    return metropolis_bounce(
-        library, parameters, batch, structures, systems.steps, 2, measure_of(library, None), named, scale
-    )
+    rollouts = Rollouts(library, parameters, batch, systems.steps, 2, measure_of(library, None))
+    return metropolis_bounce(rollouts, structures, named, scale)
 
 
 def energies_of(library, systems, structures):

@@ -217,7 +217,7 @@ def test_training_overwrites_nothing(data, tmp_path, capsys):
         (["--hold-out", "20"], "hold_out: expected 1 to 19"),
         (["--split", "valid"], "'valid' split"),
         (["--name", "charged5"], "'charged5'"),
-        (["--rollout", "23"], "at least 24 steps"),
+        (["--bounce", "metropolis", "--rollout", "23"], "at least 24 steps"),
     ],
 )
 def test_mistakes_leave_the_folder_free(arguments, expected, data, tmp_path, capsys):

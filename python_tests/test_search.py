@@ -11,6 +11,7 @@ from cases import assert_close, assert_same_bits
 
 import nri_fast as nf
 from nri_fast import energies, ops, search
+from nri_fast.rollouts import Rollouts
 from nri_fast.search import heat_bath_search, metropolis_search
 
 D, STEPS = 2, 9
@@ -94,12 +95,14 @@ def test_metropolis_probabilities_are_those_of_one_edge_given_the_rest(robust):
     library, systems, *_ = problem([3, 3], edge_types=3, noise=0.3)
     with torch.no_grad():
         parameters, batch = library.flat_parameters(), systems.batch([0, 1])
-        chain = search._Chain(library, parameters, batch, STEPS, 2, measure_of(library, robust), seed=0)
+        chain = search._Chain(Rollouts(library, parameters, batch, STEPS, 2, measure_of(library, robust)), seed=0)
         chain.anneal()
+        chain.descend()
         probabilities, _ = chain.conditionals()
     states = systems.states.view(2, STEPS, 3, D)
     arguments = {"error": "robust", "scale_squared": 1e-3} if robust else {}
     own = nf.rollout_energy(library, systems.graph, states, chain.edge_types, rollout=2, **arguments).detach()
+    assert torch.equal(probabilities.argmax(-1), chain.edge_types.long())  # the chain ends where no single change helps
     for e in range(systems.graph.edges):
         tried = chain.edge_types.repeat(3, 1)
         tried[:, e] = torch.arange(3)

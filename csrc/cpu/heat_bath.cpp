@@ -97,7 +97,7 @@ void score_group(const HeatBathProblem<T>& problem, const SplitLibrary<T>& libra
   Arena& arena = worker_arena();
   const SplitNodeModule<T>& module = library.node[group.node_type];
   const int64_t features = library.features, width = padded<T>(module.first_width());
-  const int64_t chunk = std::min(problem.transitions, transitions_in_chunk<T>(group));
+  const int64_t chunk = std::min(problem.transitions, transitions_in_chunk(group));
   const int64_t pairs = group.edges() * problem.library.edge_types;
   uint8_t* wanted = arena.take<uint8_t>(pairs);
   std::fill_n(wanted, pairs, uint8_t{1});
@@ -106,11 +106,11 @@ void score_group(const HeatBathProblem<T>& problem, const SplitLibrary<T>& libra
   ErrorSums<T> errors(arena, problem.error, problem.row_offset[group.last_node] - first_row);
   RowBlock<T> block(arena, module, features);
   T* state = arena.take<T>(padded<T>(features));
-  std::vector<Assignments<T>> assignments;
+  std::vector<Assignments> assignments;
   std::vector<FirstLayerSums<T>> sums;
   for (int64_t v = group.first_node; v < group.last_node; ++v) {
     assignments.emplace_back(problem, v);
-    sums.emplace_back(arena, static_cast<int64_t>(assignments.back().types.size()), width);
+    sums.emplace_back(arena, static_cast<int64_t>(assignments.back().types().size()), width);
   }
   for (int64_t l = 0; l < problem.transitions; l += chunk) {
     const int64_t count = std::min(chunk, problem.transitions - l);
@@ -123,10 +123,11 @@ void score_group(const HeatBathProblem<T>& problem, const SplitLibrary<T>& libra
         module.own.apply(state, 1, sums[j].own(), false);
         const int64_t row = problem.row_offset[v] - first_row;
         const int64_t first_edge = problem.graph.in_offset[v] - group.first_edge;
+        if (assignments[j].rows() > 0) assignments[j].go(0);
         for (int64_t a = 0; a < assignments[j].rows(); ++a) {
-          const int64_t changed = assignments[j].go(a);
+          const int64_t changed = a == 0 ? 0 : assignments[j].advance();
           T* z = block.next(row + a, table.state_before(l + t) + offset, table.state_after(l + t) + offset);
-          sums[j].add_up(table, first_edge, assignments[j].types, changed, t, z, !module.rest.layers.empty());
+          sums[j].add_up(table, first_edge, assignments[j].types(), changed, t, z, !module.rest.layers.empty());
           if (block.full()) block.flush(errors);
         }
       }

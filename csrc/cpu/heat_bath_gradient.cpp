@@ -20,14 +20,14 @@ std::vector<ActiveRow> active_rows(Arena& arena, const HeatBathProblem<T>& probl
                                    const T* cotangent) {
   std::vector<ActiveRow> rows;
   for (int64_t v = group.first_node; v < group.last_node; ++v) {
-    Assignments<T> assignment(problem, v);
-    const int64_t degree = static_cast<int64_t>(assignment.types.size());
+    Assignments assignment(problem, v);
+    const int64_t degree = static_cast<int64_t>(assignment.types().size());
     for (int64_t a = 0; a < assignment.rows(); ++a) {
       const T weight = cotangent[problem.row_offset[v] + a];
       if (weight == T(0)) continue;
-      assignment.jump(a);
+      assignment.go(a);
       int64_t* types = arena.take<int64_t>(degree);
-      std::copy_n(assignment.types.data(), degree, types);
+      std::copy_n(assignment.types().data(), degree, types);
       rows.push_back({v - group.first_node, problem.graph.in_offset[v] - group.first_edge, degree, types,
                       static_cast<double>(weight)});
     }
@@ -63,15 +63,15 @@ class GroupGradient {
         module_(library.node[group.node_type]),
         width_(padded<T>(module_.first_width())),
         state_width_(padded<T>(library.features)),
-        chunk_(std::min(problem.transitions, transitions_in_chunk<T>(group))),
+        chunk_(std::min(problem.transitions, transitions_in_chunk(group))),
         rows_(active_rows(arena_, problem, group, cotangent)),
         table_(arena_, problem, library, group, pairs_read(arena_, problem, group, rows_), chunk_, true) {
     const int64_t entities = chunk_ * group.receivers();
     state_ = arena_.take<T>(entities * state_width_);
     own_ = arena_.take<T>(entities * width_);
     own_gradient_ = arena_.take<T>(entities * width_);
-    for (size_t k = 0; k < table_.types.size(); ++k) {
-      const int64_t messages = table_.types[k].wanted * chunk_;
+    for (size_t k = 0; k < table_.types().size(); ++k) {
+      const int64_t messages = table_.types()[k].wanted * chunk_;
       projection_gradient_.push_back(arena_.take<T>(messages * width_));
       layer_gradient_.emplace_back();
       for (const Layer<T>& layer : library.edge[k].layers) {
@@ -121,8 +121,8 @@ class GroupGradient {
     }
     module_.own.apply(state_, count * group_.receivers(), own_, false);
     std::fill_n(own_gradient_, count * group_.receivers() * width_, T(0));
-    for (size_t k = 0; k < table_.types.size(); ++k) {
-      std::fill_n(projection_gradient_[k], table_.types[k].wanted * count * width_, T(0));
+    for (size_t k = 0; k < table_.types().size(); ++k) {
+      std::fill_n(projection_gradient_[k], table_.types()[k].wanted * count * width_, T(0));
     }
   }
 
@@ -165,7 +165,7 @@ class GroupGradient {
     T* own = own_gradient_ + (waiting.transition * group_.receivers() + row.receiver) * width_;
     for (int64_t h = 0; h < width; ++h) own[h] += gradient[h];
     for (int64_t i = 0; i < row.degree; ++i) {
-      const TypeMessages<T>& type = table_.types[row.types[i]];
+      const TypeMessages<T>& type = table_.types()[row.types[i]];
       const int64_t slot = type.slot[row.first_edge + i];
       if (slot < 0) continue;
       T* sent = projection_gradient_[row.types[i]] + (waiting.transition * type.wanted + slot) * width_;
@@ -174,8 +174,8 @@ class GroupGradient {
   }
 
   void messages_backward(int64_t count, T* gradients) {
-    for (size_t k = 0; k < table_.types.size(); ++k) {
-      const TypeMessages<T>& type = table_.types[k];
+    for (size_t k = 0; k < table_.types().size(); ++k) {
+      const TypeMessages<T>& type = table_.types()[k];
       const int64_t rows = type.wanted * count;
       if (rows == 0) continue;
       std::vector<T*>& layers = layer_gradient_[k];

@@ -23,7 +23,7 @@ class MessageTable {
   // wanted: [K, edges of the group] marks the (type, edge) pairs that some row reads
   MessageTable(Arena& arena, const HeatBathProblem<T>& problem, const SplitLibrary<T>& library,
                const ReceiverGroup& group, const uint8_t* wanted, int64_t transitions, bool keep)
-      : problem_(problem), library_(library), group_(group), types(library.edge.size()) {
+      : problem_(problem), library_(library), group_(group), types_(library.edge.size()) {
     const int64_t edges = group.edges();
     const int64_t width = padded<T>(library.node[group.node_type].first_width());
     receiver_ = arena.take<int64_t>(edges);
@@ -32,8 +32,8 @@ class MessageTable {
         receiver_[e - group.first_edge] = v;
       }
     }
-    for (size_t k = 0; k < types.size(); ++k) {
-      TypeMessages<T>& type = types[k];
+    for (size_t k = 0; k < types_.size(); ++k) {
+      TypeMessages<T>& type = types_[k];
       type.slot = arena.take<int64_t>(edges);
       type.edges = arena.take<int64_t>(edges);
       for (int64_t e = 0; e < edges; ++e) {
@@ -59,8 +59,8 @@ class MessageTable {
   void run(int64_t first, int64_t count) const {
     const int64_t features = library_.features, stride = padded<T>(2 * features);
     const GraphView& graph = problem_.graph;
-    for (size_t k = 0; k < types.size(); ++k) {
-      const TypeMessages<T>& type = types[k];
+    for (size_t k = 0; k < types_.size(); ++k) {
+      const TypeMessages<T>& type = types_[k];
       if (type.wanted == 0) continue;
       for (int64_t t = 0; t < count; ++t) {
         const T* state = state_before(first + t);
@@ -79,9 +79,11 @@ class MessageTable {
     }
   }
 
+  const std::vector<TypeMessages<T>>& types() const { return types_; }  // [K]
+
   // The projection of edge e's message under type k in transition t of the chunk; null for a silent type.
   const T* projection(int64_t k, int64_t e, int64_t t) const {
-    const TypeMessages<T>& type = types[k];
+    const TypeMessages<T>& type = types_[k];
     if (type.slot[e] < 0) return nullptr;
     const int64_t width = padded<T>(library_.node[group_.node_type].first_width());
     return type.projection + (t * type.wanted + type.slot[e]) * width;
@@ -107,9 +109,7 @@ class MessageTable {
   const SplitLibrary<T>& library_;
   const ReceiverGroup& group_;
   int64_t* receiver_;
-
- public:
-  std::vector<TypeMessages<T>> types;  // [K]
+  std::vector<TypeMessages<T>> types_;
 };
 
 // Adds up the first node layer for one assignment after another, reusing the sums over the leading edges that an

@@ -100,60 +100,50 @@ std::vector<ReceiverGroup> group_receivers(const HeatBathProblem<T>& problem) {
   return groups;
 }
 
-template <typename T>
-int64_t transitions_in_chunk(const ReceiverGroup& group) {
+inline int64_t transitions_in_chunk(const ReceiverGroup& group) {
   return std::max<int64_t>(1, kChunkEdges / std::max<int64_t>(1, group.edges()));
 }
 
-// Walks the rows of one receiver: `types` [in-degree] holds the assignment that a row gives its incoming edges.
-template <typename T>
+// Walks the rows of one receiver: each gives its incoming edges an assignment of types.
 class Assignments {
  public:
+  template <typename T>
   Assignments(const HeatBathProblem<T>& problem, int64_t node)
-      : types_(problem.library.edge_types),
+      : count_(problem.library.edge_types),
         rows_(problem.row_offset[node + 1] - problem.row_offset[node]),
-        conditionals_(problem.rows == HeatBathRows::conditionals),
-        current_(problem.edge_types ? problem.edge_types + problem.graph.in_offset[node] : nullptr),
-        types(problem.graph.in_offset[node + 1] - problem.graph.in_offset[node]) {}
+        current_(problem.rows == HeatBathRows::conditionals ? problem.edge_types + problem.graph.in_offset[node]
+                                                            : nullptr),
+        types_(problem.graph.in_offset[node + 1] - problem.graph.in_offset[node]) {}
 
   int64_t rows() const { return rows_; }
+  const std::vector<int64_t>& types() const { return types_; }  // [in-degree]
 
-  // Moves to `row`; returns the first edge whose type differs from the last row asked for, when rows come in order.
-  int64_t go(int64_t row) {
-    const int64_t degree = static_cast<int64_t>(types.size());
-    if (conditionals_) {
-      for (int64_t i = 0; i < degree; ++i) types[i] = current_[i];
-      types[row / types_] = row % types_;
-      return row == 0 ? 0 : std::max<int64_t>(0, (row - 1) / types_);
+  void go(int64_t row) {
+    row_ = row;
+    if (current_) {
+      for (size_t i = 0; i < types_.size(); ++i) types_[i] = current_[i];
+      types_[row / count_] = row % count_;
+      return;
     }
-    if (row == 0) {
-      std::fill(types.begin(), types.end(), int64_t{0});
-      return 0;
+    for (size_t i = types_.size(); i-- > 0; row /= count_) types_[i] = row % count_;
+  }
+
+  // Moves to the next row; returns the first edge whose type has changed.
+  int64_t advance() {
+    if (current_) {
+      go(row_ + 1);
+      return (row_ - 1) / count_;
     }
-    int64_t i = degree;
-    for (int64_t rest = row; i-- > 0; rest /= types_) {
-      types[i] = rest % types_;
-      if (types[i] != 0) break;  // a digit that did not wrap around: those before it are as they were
-    }
+    row_ += 1;
+    int64_t i = static_cast<int64_t>(types_.size());
+    while (i-- > 0 && ++types_[i] == count_) types_[i] = 0;
     return i;
   }
 
-  // The same for rows in any order.
-  void jump(int64_t row) {
-    if (conditionals_) {
-      go(row);
-      return;
-    }
-    for (int64_t i = static_cast<int64_t>(types.size()); i-- > 0; row /= types_) types[i] = row % types_;
-  }
-
  private:
-  int64_t types_, rows_;
-  bool conditionals_;
-  const uint8_t* current_;
-
- public:
-  std::vector<int64_t> types;
+  int64_t count_, rows_, row_ = 0;
+  const uint8_t* current_;  // conditionals only
+  std::vector<int64_t> types_;
 };
 
 }  // namespace nri::cpu::NRI_CPU_VARIANT

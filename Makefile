@@ -51,7 +51,7 @@ format: $(VENV)/.check ## rewrite files in the project's format
 
 types: $(VENV)/.check $(VENV)/.installed ## types, and the stubs against the built module
 	$(BIN)/mypy
-	$(BIN)/stubtest --allowlist .ci/stubtest_allowlist.txt nri_fast._core
+	$(BIN)/stubtest --mypy-config-file pyproject.toml --allowlist .ci/stubtest_allowlist.txt nri_fast._core
 
 sanitize: $(VENV)/.check build/sanitize/.built ## the CPU kernels' tests under ASan and UBSan
 	PYTHONPATH=build/sanitize PYTHONSAFEPATH=1 .ci/sanitize $(BIN)/python -m pytest $(PARALLEL) -m "not slow" \

@@ -40,12 +40,16 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit that was measured; marked where the working tree differs from it."""
-    command = ["git", "describe", "--always", "--dirty=+changes", "--exclude=*"]
+    """The commit that was measured; marked where code differs from it. Result files written meanwhile do not count."""
     try:
-        return subprocess.check_output(command, cwd=Path(__file__).parent, text=True).strip()
+        changes = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)bench/results")
+        return _git("rev-parse", "--short", "HEAD") + ("+changes" if changes else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.check_output(["git", *arguments], cwd=Path(__file__).parent, text=True).strip()
 
 
 def write_result(name: str, command: str, figures: dict[str, Any]) -> Path:

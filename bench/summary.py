@@ -72,8 +72,8 @@ def speed_rows() -> list[tuple[str, str, str]]:
         at_equal_time = {n: [p for p in points if p["seconds"] <= seconds][-1] for n, points in curves.items()}
         right = [f"{name} {100 * p['accuracy']:.1f}%" for name, p in at_equal_time.items()]
         right += [f"{n} {100 * p[-1]['accuracy']:.1f}% after {p[-1]['seconds']:.0f} s" for n, p in curves.items()][1:]
-        title = f"edges right in training after {seconds:.0f} s, 200 springs systems"
-        rows.append((title, ", ".join(right), machine(bounces)))
+        label = f"edges right in training after {seconds:.0f} s, 200 springs systems"
+        rows.append((label, ", ".join(right), machine(bounces)))
     return rows
 
 

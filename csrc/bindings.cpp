@@ -191,13 +191,13 @@ void responsibilities(const Place& place, bool float64, int64_t receivers, Addre
 }
 
 void simulate(const Place& place, int kind, int64_t systems, int64_t entities, int64_t steps, uint64_t seed, int split,
-              int64_t first_system, Address states, Address edges) {
+              int64_t first_system, Address states, Address edges, Address node_types) {
   const py::gil_scoped_release unlocked;
   const auto stream =
       static_cast<nri::Stream>(static_cast<uint32_t>(nri::Stream::simulate_train) + static_cast<uint32_t>(split));
   const nri::SimulateProblem problem{
       static_cast<nri::SimulatorKind>(kind), systems, entities, steps, seed, stream, first_system};
-  NRI_ON(place, simulate(problem, at<double>(states), at<uint8_t>(edges), place.execution));
+  NRI_ON(place, simulate(problem, at<double>(states), at<uint8_t>(edges), at<uint8_t>(node_types), place.execution));
 }
 
 const char* cuda_build() {
@@ -274,7 +274,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("responsibilities", &responsibilities, arg("place"), arg("float64"), arg("receivers"), arg("row_offset"),
         arg("group"), arg("scores"), arg("temperature"), arg("weights"));
   m.def("simulate", &simulate, arg("place"), arg("kind"), arg("systems"), arg("entities"), arg("steps"), arg("seed"),
-        arg("split"), arg("first_system"), arg("states"), arg("edges"));
+        arg("split"), arg("first_system"), arg("states"), arg("edges"), arg("node_types"));
 
   m.def("built_variants", &nri::cpu::built_variants);
   m.def("chosen_variant", &nri::cpu::chosen_variant);

@@ -39,8 +39,11 @@ def _optional(metavar: str, otherwise: str) -> Any:
 class Simulate:
     """Simulate systems with random graphs and write them, true graphs included, as NRI's .npy files."""
 
-    kind: tyro.conf.Positional[Literal["springs", "charged", "kuramoto"]]
-    """Springs between some pairs, charges that attract or repel, or coupled phase oscillators."""
+    kind: tyro.conf.Positional[
+        Literal["springs", "charged", "kuramoto", "springs3", "springs_mass", "kuramoto_directed"]
+    ]
+    """Springs between some pairs, charges that attract or repel, or coupled phase oscillators; springs3: no, weak or
+    strong springs; springs_mass: light and heavy bodies; kuramoto_directed: who acts is not always acted upon."""
     systems: int
     """How many systems to simulate."""
     out: Path
@@ -55,6 +58,8 @@ class Simulate:
     """Which split to write. No seed repeats a system of another split."""
     noise: float = 0.0
     """Standard deviation of Gaussian noise added to every recorded number, in the feature's units."""
+    noise_share: float = 0.0
+    """The same as a share of the spread of positions, of velocities, and of any other feature: 0.01 for 1 %."""
 
     def run(self) -> None:
         """Simulates and writes."""
@@ -84,6 +89,7 @@ class Simulate:
                         self.split,
                         first_system=first,
                         noise=self.noise,
+                        noise_share=self.noise_share,
                     )
                 )
                 bar.update(count)
@@ -422,8 +428,16 @@ def _refuse_existing(file: Path) -> None:
 def _joined(pieces: list[TrajectoryData]) -> TrajectoryData:
     import torch
 
-    edges = [piece.edges for piece in pieces if piece.edges is not None]
-    return dataclasses.replace(pieces[0], states=torch.cat([piece.states for piece in pieces]), edges=torch.cat(edges))
+    def together(parts: list[torch.Tensor | None]) -> torch.Tensor | None:
+        there = [part for part in parts if part is not None]
+        return torch.cat(there) if there else None
+
+    return dataclasses.replace(
+        pieces[0],
+        states=torch.cat([piece.states for piece in pieces]),
+        edges=together([piece.edges for piece in pieces]),
+        node_types=together([piece.node_types for piece in pieces]),
+    )
 
 
 def _list(data: TrajectoryData) -> str:

@@ -6,9 +6,11 @@ file                                                arrays
 ``loc_{split}_{name}.npy``, ``vel_{split}_...``     [systems, steps, dimensions, entities]
 ``feat_{split}_{name}.npy`` (Kuramoto)              [systems, entities, steps, features]
 ``edges_{split}_{name}.npy`` (optional)             [systems, entities, entities]
+``nodes_{split}_{name}.npy`` (optional)             [systems, entities]
 ``{split}.npz``, ``{split}_{name}.npz``, any        ``states`` (or ``trajectories``) [systems, steps, entities,
 ``.npz`` by its path                                features]; optional ``edges`` (or ``adjacency``) [systems,
-                                                    entities, entities] and ``feature_names``
+                                                    entities, entities], ``node_types`` [systems, entities]
+                                                    and ``feature_names``
 ==================================================  =========================================================
 
 Orientation: in the ``.npy`` family ``edges[s, i, j]`` belongs to the edge that i *receives* from j, because NRI's code
@@ -69,7 +71,7 @@ def load_trajectories(
     Returns
     -------
     TrajectoryData
-        States in float64, in the file's units; ``edges`` is None where the data set has none.
+        States in float64, in the file's units; ``edges`` and ``node_types`` are None where the data set has none.
 
     Raises
     ------
@@ -116,6 +118,7 @@ def save_trajectories(data: TrajectoryData, path: str | os.PathLike[str]) -> lis
     suffix = f"{data.split}_{data.name}" if data.name else data.split
     states = data.states.cpu().numpy()
     edges = None if data.edges is None else data.edges.cpu().numpy()
+    node_types = None if data.node_types is None else data.node_types.cpu().numpy()
     dimensions = data.features // 2
     family: dict[Path, Array] = {}
     if path.suffix != ".npz":
@@ -126,12 +129,16 @@ def save_trajectories(data: TrajectoryData, path: str | os.PathLike[str]) -> lis
             family[path / f"feat_{suffix}.npy"] = states.transpose(0, 2, 1, 3)
         if family and edges is not None:
             family[path / f"edges_{suffix}.npy"] = edges.transpose(0, 2, 1).astype(np.int64)
+        if family and node_types is not None:
+            family[path / f"nodes_{suffix}.npy"] = node_types.astype(np.int64)
     if family:
         _write_new({file: [("", array)] for file, array in family.items()})
         return list(family)
     arrays = [("states", states), ("feature_names", np.array(data.feature_names))]
     if edges is not None:
         arrays.append(("edges", edges))
+    if node_types is not None:
+        arrays.append(("node_types", node_types))
     file = path if path.suffix == ".npz" else path / f"{suffix}.npz"
     _write_new({file: arrays})
     return [file]
@@ -239,7 +246,11 @@ def _load_family(lead: Path, split: str, name: str) -> TrajectoryData:
     if edges_file.exists():
         edges = _types(edges_file, _open_npy(edges_file), states.shape[0], states.shape[2])
         edges = np.ascontiguousarray(edges.transpose(0, 2, 1))
-    return _assemble(lead, states, edges, names, name, split)
+    nodes_file = lead.with_name(f"nodes_{rest}")
+    nodes = None
+    if nodes_file.exists():
+        nodes = _node_types(nodes_file, _open_npy(nodes_file), states.shape[0], states.shape[2])
+    return _assemble(lead, states, edges, nodes, names, name, split)
 
 
 def _load_npz(file: Path, split: str, name: str, feature_names: tuple[str, ...] | None) -> TrajectoryData:
@@ -252,6 +263,7 @@ def _load_npz(file: Path, split: str, name: str, feature_names: tuple[str, ...] 
             raise ValueError(f"{file}: expected an .npz archive, got a single array")
         states_key, states = _one_of(file, archive, "states", "trajectories")
         edges_key, edges = _one_of(file, archive, "edges", "adjacency")
+        _, nodes = _one_of(file, archive, "node_types")
         _, names = _one_of(file, archive, "feature_names")
     if states is None:
         raise ValueError(f"{file}: expected an array 'states' or 'trajectories', got {sorted(archive.files)}")
@@ -263,7 +275,9 @@ def _load_npz(file: Path, split: str, name: str, feature_names: tuple[str, ...] 
     types = None
     if edges is not None:
         types = _types(f"{file}: {edges_key}", edges, states.shape[0], states.shape[2])
-    return _assemble(file, states, types, feature_names, name, split)
+    if nodes is not None:
+        nodes = _node_types(f"{file}: node_types", nodes, states.shape[0], states.shape[2])
+    return _assemble(file, states, types, nodes, feature_names, name, split)
 
 
 def _one_of(file: Path, archive: Any, *keys: str) -> tuple[str, Array | None]:
@@ -299,7 +313,7 @@ def _types(where: object, edges: Array, systems: int, entities: int) -> Array:
         expected = "-1 or +1 throughout, as other edges are -1"
         values[:, off_diagonal] = (values[:, off_diagonal] + 1) / 2
     else:
-        bad = ~((values >= 0) & (values <= 255) & (values == np.floor(values)))
+        bad = _no_types(values)
         expected = "whole numbers from 0 to 255 (or -1 and +1)"
     if bad.any():
         s, i, j = (int(k) for k in np.argwhere(bad)[0])
@@ -307,8 +321,32 @@ def _types(where: object, edges: Array, systems: int, entities: int) -> Array:
     return values.astype(np.uint8)
 
 
+def _node_types(where: object, nodes: Array, systems: int, entities: int) -> Array:
+    """Check entities' types and turn them into uint8."""
+    _check_numeric(where, nodes, 2, "[systems, entities]")
+    if nodes.shape != (systems, entities):
+        raise ValueError(f"{where}: expected [systems, entities] = {[systems, entities]}, got {list(nodes.shape)}")
+    bad = _no_types(nodes)
+    if bad.any():
+        s, i = (int(k) for k in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{where}: expected entity types to be whole numbers from 0 to 255, got {nodes[s, i]} at [{s}, {i}]"
+        )
+    return nodes.astype(np.uint8)
+
+
+def _no_types(values: Array) -> Array:
+    return ~((values >= 0) & (values <= 255) & (values == np.floor(values)))
+
+
 def _assemble(
-    where: Path, states: Array, edges: Array | None, names: tuple[str, ...], name: str, split: str
+    where: Path,
+    states: Array,
+    edges: Array | None,
+    nodes: Array | None,
+    names: tuple[str, ...],
+    name: str,
+    split: str,
 ) -> TrajectoryData:
     try:
         return TrajectoryData(
@@ -317,6 +355,7 @@ def _assemble(
             feature_names=names,
             name=name,
             split=split,
+            node_types=None if nodes is None else torch.from_numpy(np.ascontiguousarray(nodes)),
         )
     except ValueError as problem:
         raise ValueError(f"{where}: {problem}") from problem

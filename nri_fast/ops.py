@@ -19,7 +19,7 @@ from nri_fast import _core
 from nri_fast.graph import MegaGraph
 from nri_fast.modules import ModuleLibrary
 
-SIMULATORS = ("springs", "charged", "kuramoto")
+SIMULATORS = ("springs", "charged", "kuramoto", "springs3", "springs_mass", "kuramoto_directed")
 SPLITS = ("train", "valid", "test")
 COUNTS = ("proposed", "accepted", "accepted_worsening", "not_finite")
 
@@ -393,13 +393,14 @@ def simulate(
     first_system: int = 0,
     device: torch.device | str = "cpu",
     threads: int | None = None,
-) -> tuple[Tensor, Tensor]:
-    """States [systems, steps, entities, 4] float64 and edges [systems, entities, entities] uint8.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """States [systems, steps, entities, 4] float64, edges [systems, entities, entities] and node types, uint8.
 
     See ``csrc/ops/simulate.h``. ``threads`` overrides :func:`set_threads` for this call.
     """
     states = torch.empty(systems, steps, entities, 4, dtype=torch.float64, device=device)
     edges = torch.empty(systems, entities, entities, dtype=torch.uint8, device=device)
+    node_types = torch.empty(systems, entities, dtype=torch.uint8, device=device)
     place = _place(states)
     if threads is not None and not states.is_cuda:
         place = _core.Place(_emulate_cuda, threads, 0, 0)
@@ -414,5 +415,6 @@ def simulate(
         first_system,
         _address(states),
         _address(edges),
+        _address(node_types),
     )
-    return states, edges
+    return states, edges, node_types

@@ -27,11 +27,13 @@ class TrajectoryData:
         What the data set is called, for instance ``springs5``.
     split : str
         ``train``, ``valid``, ``test``, or any other word.
+    node_types : Tensor, uint8, [systems, entities], optional
+        The true types of the entities.
 
     Raises
     ------
     TypeError
-        States or edges that are no tensor of a suitable dtype.
+        States, edges or node types that are no tensor of a suitable dtype.
     ValueError
         Wrong rank or shape, no systems, NaN or infinite states (system, step, entity and feature are named), a
         non-zero diagonal.
@@ -42,6 +44,7 @@ class TrajectoryData:
     feature_names: tuple[str, ...]
     name: str = ""
     split: str = "train"
+    node_types: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check everything that later code relies on."""
@@ -67,14 +70,12 @@ class TrajectoryData:
         check_finite(self.states, self.feature_names)
         if self.edges is not None:
             self._check_edges(self.edges)
+        if self.node_types is not None:
+            _check_types("node_types", self.node_types, "[systems, entities]", [self.systems, self.entities])
 
     def _check_edges(self, edges: torch.Tensor) -> None:
-        if not isinstance(edges, torch.Tensor) or edges.dtype != torch.uint8:
-            found = edges.dtype if isinstance(edges, torch.Tensor) else type(edges).__name__
-            raise TypeError(f"edges: expected a uint8 tensor, got {found}")
-        expected = [self.systems, self.entities, self.entities]
-        if list(edges.shape) != expected:
-            raise ValueError(f"edges: expected [systems, entities, entities] = {expected}, got {list(edges.shape)}")
+        shape = [self.systems, self.entities, self.entities]
+        _check_types("edges", edges, "[systems, entities, entities]", shape)
         if bool(torch.diagonal(edges, dim1=1, dim2=2).any()):
             raise ValueError("edges: expected a zero diagonal (no entity acts on itself), got other types there")
 
@@ -111,7 +112,16 @@ class TrajectoryData:
         TrajectoryData
         """
         edges = None if self.edges is None else self.edges[systems]
-        return dataclasses.replace(self, states=self.states[systems], edges=edges)
+        node_types = None if self.node_types is None else self.node_types[systems]
+        return dataclasses.replace(self, states=self.states[systems], edges=edges, node_types=node_types)
+
+
+def _check_types(argument: str, types: torch.Tensor, dimensions: str, shape: list[int]) -> None:
+    if not isinstance(types, torch.Tensor) or types.dtype != torch.uint8:
+        found = types.dtype if isinstance(types, torch.Tensor) else type(types).__name__
+        raise TypeError(f"{argument}: expected a uint8 tensor, got {found}")
+    if list(types.shape) != shape:
+        raise ValueError(f"{argument}: expected {dimensions} = {shape}, got {list(types.shape)}")
 
 
 def check_finite(states: torch.Tensor, feature_names: tuple[str, ...]) -> None:

@@ -17,7 +17,8 @@ from nri_fast import bouncegrad, cli, commands, demo, settings
 TINY = ["--steps", "8", "--polish-steps", "2", "--batch", "5"]
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 ARGUMENTS = {
-    "simulate": "springs charged kuramoto --systems --entities --steps --seed --out --split --noise",
+    "simulate": "springs charged kuramoto springs3 springs_mass kuramoto_directed --systems --entities --steps --seed "
+    "--out --split --noise --noise-share",
     "train": "DATA --out --preset --split --seed --device --resume --hold-out --steps --batch --edge-types --relative",
     "infer": "RUN DATA --out --split --held-out adjacency probability energy",
     "evaluate": "RUN DATA --split --json --held-out",

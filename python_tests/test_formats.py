@@ -20,14 +20,17 @@ REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 BODIES = ("x", "y", "vx", "vy")
 
 
-def example(systems=4, steps=3, entities=3, names=BODIES, edges=True, name="springs3", split="train", seed=0):
+def example(
+    systems=4, steps=3, entities=3, names=BODIES, edges=True, name="springs3", split="train", seed=0, nodes=False
+):
     random = np.random.default_rng(seed)
     states = torch.from_numpy(random.normal(size=(systems, steps, entities, len(names))))
     types = None
     if edges:
         types = torch.from_numpy(random.integers(0, 2, size=(systems, entities, entities), dtype=np.uint8))
         types *= 1 - torch.eye(entities, dtype=torch.uint8)
-    return TrajectoryData(states, types, names, name=name, split=split)
+    node_types = torch.from_numpy(random.integers(0, 3, size=(systems, entities), dtype=np.uint8)) if nodes else None
+    return TrajectoryData(states, types, names, name=name, split=split, node_types=node_types)
 
 
 def assert_same(a, b):
@@ -35,6 +38,9 @@ def assert_same(a, b):
     assert (a.edges is None) == (b.edges is None)
     if a.edges is not None:
         assert torch.equal(a.edges, b.edges)
+    assert (a.node_types is None) == (b.node_types is None)
+    if a.node_types is not None:
+        assert torch.equal(a.node_types, b.node_types)
     assert (a.feature_names, a.name, a.split) == (b.feature_names, b.name, b.split)
 
 
@@ -46,6 +52,36 @@ def test_folder_round_trip(tmp_path, names, edges):
     assert all(file.exists() for file in files)
     assert sorted(os.listdir(tmp_path / "new")) == sorted(file.name for file in files)  # nothing left lying about
     assert_same(load_trajectories(tmp_path / "new", "valid"), data)
+
+
+@pytest.mark.parametrize("names", [BODIES, KURAMOTO_FEATURES, ("a",)])
+def test_entity_types_go_through_files_selections_and_splits(tmp_path, names):
+    data = example(names=names, nodes=True)
+    save_trajectories(data, tmp_path)
+    assert_same(load_trajectories(tmp_path), data)
+    save_trajectories(data, tmp_path / "one.npz")
+    assert torch.equal(load_trajectories(tmp_path / "one.npz").node_types, data.node_types)
+    assert torch.equal(data.select(torch.tensor([2, 0])).node_types, data.node_types[[2, 0]])
+    kept, held_out = hold_out(data, count=1)
+    assert torch.equal(torch.cat([kept.node_types, held_out.node_types]).sort(0).values, data.node_types.sort(0).values)
+
+
+def test_entity_types_that_do_not_fit(tmp_path):
+    data = example(nodes=True)
+    with pytest.raises(TypeError, match=r"node_types: expected a uint8 tensor, got torch.int64"):
+        TrajectoryData(data.states, None, BODIES, node_types=data.node_types.long())
+    with pytest.raises(ValueError, match=r"node_types: expected \[systems, entities\] = \[4, 3\], got \[4, 2\]"):
+        TrajectoryData(data.states, None, BODIES, node_types=data.node_types[:, :2])
+    save_trajectories(data, tmp_path)
+    file = tmp_path / "nodes_train_springs3.npy"
+    for bad, message in [
+        (np.full((4, 3), -1), r"entity types to be whole numbers from 0 to 255, got -1 at \[0, 0\]"),
+        (np.zeros((4, 2)), r"expected \[systems, entities\] = \[4, 3\], got \[4, 2\]"),
+        (np.zeros(4), "expected 2 dimensions"),
+    ]:
+        np.save(file, bad)
+        with pytest.raises(ValueError, match=message):
+            load_trajectories(tmp_path)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

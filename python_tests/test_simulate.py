@@ -13,17 +13,20 @@ from scipy.stats import kstest
 
 from nri_fast import _core
 from nri_fast.formats import load_trajectories, save_trajectories
-from nri_fast.simulate import KINDS, SPLITS, simulate
+from nri_fast.simulate import KINDS, NODE_TYPES, SPLITS, simulate, spread
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 HALF_WIDTH, TIME_STEP, STEPS_PER_FRAME = 5.0, 0.001, 100
+HEAVY, DRAG = 3.0, 0.1
 FRAME = 0.1  # time units
 
 
 def body_force(kind, position, edges):
     """Force on every body, from the formulas: position [..., N, 2], edges [..., N, N] -> [..., N, 2]."""
     difference = position[..., :, None, :] - position[..., None, :, :]
-    if kind == "springs":
+    if kind == "springs3":
+        strength = -0.1 * np.array([0.0, 0.5, 1.0])[edges.astype(int)]
+    elif kind.startswith("springs"):
         strength = -0.1 * edges
     else:
         distance = np.sqrt((difference**2).sum(-1)) + np.eye(position.shape[-2])
@@ -31,14 +34,18 @@ def body_force(kind, position, edges):
     return (strength[..., None] * difference).sum(-2)
 
 
-def advance_one_frame(kind, position, velocity, edges):
-    """From one recorded frame to the next; also counts wall hits and clipped force components."""
+def advance_one_frame(kind, position, velocity, edges, mass=None):
+    """From one recorded frame to the next; also counts wall hits and clipped force components.
+
+    mass: [..., N], in a viscous medium; without it all masses are 1, and nothing rubs.
+    """
     position, velocity = position.copy(), velocity.copy()
     hits = clipped = 0
     for _ in range(STEPS_PER_FRAME):
         force = body_force(kind, position, edges)
         clipped += int((np.abs(force) > 100).sum())
-        velocity += TIME_STEP * np.clip(force, -100, 100)
+        force = np.clip(force, -100, 100)
+        velocity += TIME_STEP * (force if mass is None else (force - DRAG * velocity) / mass[..., None])
         position += TIME_STEP * velocity
         over, under = position > HALF_WIDTH, position < -HALF_WIDTH
         hits += int(over.sum() + under.sum())
@@ -63,11 +70,16 @@ def bodies(kind, systems, seed=1, **options):
 
 
 @pytest.mark.parametrize("entities", [3, 5, 10])
-def test_springs_follow_the_oracle_and_never_touch_the_wall(entities):
-    position, velocity, edges = bodies("springs", 30, entities=entities, steps=20)
+@pytest.mark.parametrize("kind", ["springs", "springs3", "springs_mass"])
+def test_springs_follow_the_oracle_and_never_touch_the_wall(kind, entities):
+    data = simulate(kind, 30, entities, steps=20, seed=1)
+    states, edges = data.states.numpy(), data.edges.numpy().astype(float)
+    position, velocity = states[..., :2], states[..., 2:]
+    mass = None if data.node_types is None else np.where(data.node_types.numpy() == 1, HEAVY, 1.0)
+    assert (mass is None) == (kind != "springs_mass")
     p, v = position[:, 0], velocity[:, 0]
     for frame in range(1, 20):
-        p, v, hits, clipped = advance_one_frame("springs", p, v, edges)
+        p, v, hits, clipped = advance_one_frame(kind, p, v, edges, mass)
         assert (hits, clipped) == (0, 0)
         np.testing.assert_allclose(position[:, frame], p, rtol=0, atol=1e-9)
         np.testing.assert_allclose(velocity[:, frame], v, rtol=0, atol=1e-9)
@@ -107,23 +119,46 @@ def test_initial_states(kind, spread):
 @pytest.mark.parametrize("kind", KINDS)
 def test_edges(kind):
     edges = simulate(kind, 4000, steps=1, seed=3).edges.numpy().astype(int)
-    assert np.array_equal(edges, edges.transpose(0, 2, 1))
     assert not edges[:, np.arange(5), np.arange(5)].any()
     first, second = np.triu_indices(5, 1)
-    upper = edges[:, first, second]
-    assert abs(upper.mean() - 0.5) < 5 * 0.5 / np.sqrt(upper.size)
-    products = np.where(np.eye(5, dtype=bool), 1, 2 * edges - 1)
+    upper, lower = edges[:, first, second], edges[:, second, first]
+    types = 3 if kind == "springs3" else 2
+    for k in range(types):
+        assert abs((upper == k).mean() - 1 / types) < 5 * 0.5 / np.sqrt(upper.size)
+    if kind == "kuramoto_directed":  # each way is drawn for itself
+        assert abs((upper == lower).mean() - 0.5) < 5 * 0.5 / np.sqrt(upper.size)
+    else:
+        assert np.array_equal(upper, lower)
+    products = np.where(np.eye(5, dtype=bool), 1, 2 * (edges > 0) - 1)
     triangles = products[:, 0, 1] * products[:, 1, 2] * products[:, 0, 2]
     if kind == "charged":  # q_0 q_1 q_1 q_2 q_0 q_2 = 1
         assert (triangles == 1).all()
     else:  # pairs are independent
-        assert abs(triangles.mean()) < 5 / np.sqrt(len(triangles))
+        expected = (2 * (types - 1) / types - 1) ** 3
+        assert abs(triangles.mean() - expected) < 5 / np.sqrt(len(triangles))
 
 
-def test_kuramoto_follows_an_adaptive_integrator():
-    data = simulate("kuramoto", 12, entities=6, steps=30, seed=2)
+def test_bodies_are_light_or_heavy_independently_of_their_springs():
+    data = simulate("springs_mass", 4000, steps=1, seed=3)
+    assert data.node_types.unique().tolist() == [0, 1]
+    heavy, springs = data.node_types.double(), data.edges.sum(1).double()
+    assert abs(float(heavy.mean()) - 0.5) < 5 * 0.5 / np.sqrt(heavy.numel())
+    assert abs(np.corrcoef(heavy.flatten(), springs.flatten())[0, 1]) < 5 / np.sqrt(heavy.numel())
+    assert abs(np.corrcoef(heavy[:, 0], heavy[:, 1])[0, 1]) < 5 / np.sqrt(len(heavy))
+
+
+def test_what_a_lone_body_is_shows_in_its_velocity():
+    data = simulate("springs_mass", 200, entities=1, steps=30)
+    speed = data.states[..., 2:].norm(dim=-1)[..., 0]
+    rate = torch.where(data.node_types == 1, DRAG / HEAVY, DRAG)[:, 0]
+    torch.testing.assert_close(speed[:, 29] / speed[:, 0], torch.exp(-2.9 * rate.double()), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["kuramoto", "kuramoto_directed"])
+def test_kuramoto_follows_an_adaptive_integrator(kind):
+    data = simulate(kind, 12, entities=6, steps=30, seed=2)
     rate, sine, phase, frequency = (data.states[..., d].numpy() for d in range(4))
-    edges = data.edges.numpy().astype(float)
+    edges = data.edges.numpy().astype(float).transpose(0, 2, 1)  # k[i, j]: i is pulled by j
 
     def slope(k, w, phi):
         return w + (k * np.sin(phi[None, :] - phi[:, None])).sum(1)
@@ -189,6 +224,7 @@ def test_same_bits_for_any_threads_and_pieces(kind, entities):
     whole = simulate(kind, 9, entities, steps=4, seed=8, threads=1)
     assert whole.states.shape == (9, 4, entities, 4)
     assert bool(torch.isfinite(whole.states).all())
+    assert (whole.node_types is not None) == (kind in NODE_TYPES)
     many = simulate(kind, 9, entities, steps=4, seed=8, threads=5)
     assert torch.equal(whole.states, many.states)
     assert torch.equal(whole.edges, many.edges)
@@ -196,6 +232,9 @@ def test_same_bits_for_any_threads_and_pieces(kind, entities):
         piece = simulate(kind, 1, entities, steps=4, seed=8, first_system=first)
         assert torch.equal(piece.states[0], whole.states[first])
         assert torch.equal(piece.edges[0], whole.edges[first])
+        if kind in NODE_TYPES:
+            assert torch.equal(many.node_types, whole.node_types)
+            assert torch.equal(piece.node_types[0], whole.node_types[first])
     longer = simulate(kind, 2, entities, steps=6, seed=8)
     assert torch.equal(longer.states[:, :4], whole.states[:2])
 
@@ -217,6 +256,19 @@ KNOWN_BITS = {
     ("kuramoto", 5): "fb92974208965666",
     ("kuramoto", 7): "42cf7853c248d274",
     ("kuramoto", 10): "acc12ea528fd4337",
+    ("springs3", 2): "354109e0f5ad161c",
+    ("springs3", 5): "d0a88d7ff38d0752",
+    ("springs3", 7): "1263d893ce0dbe71",
+    ("springs3", 10): "6e9e3b78a29c3d48",
+    ("springs_mass", 1): "4dd18453522c6975",
+    ("springs_mass", 2): "3ddf0e42c1527fb4",
+    ("springs_mass", 5): "14e5dad05a20b7aa",
+    ("springs_mass", 7): "bea92c99e5f4ad57",
+    ("springs_mass", 10): "deeef62072f553e8",
+    ("kuramoto_directed", 2): "a825b74f1c0837af",
+    ("kuramoto_directed", 5): "67a484cbd38339cc",
+    ("kuramoto_directed", 7): "1e0a610bee31247d",
+    ("kuramoto_directed", 10): "f45588bbae3b840a",
 }
 
 
@@ -224,6 +276,8 @@ KNOWN_BITS = {
 def test_every_machine_and_device_gives_the_same_bits(backend, kind, entities):
     data = simulate(kind, 3, entities, steps=6, seed=123, split="test", first_system=2**33, device=backend)
     bits = data.states.numpy().tobytes() + data.edges.numpy().tobytes()
+    if data.node_types is not None:
+        bits += data.node_types.numpy().tobytes()
     assert hashlib.sha256(bits).hexdigest()[:16] == KNOWN_BITS[kind, entities]
 
 
@@ -257,6 +311,21 @@ def test_noise_is_gaussian_and_belongs_to_the_system():
     assert not np.array_equal(noise[0], noise[1])
 
 
+@pytest.mark.parametrize("kind", ["springs", "kuramoto"])
+def test_noise_as_a_share_of_the_spread(kind):
+    clean, noisy = simulate(kind, 100, steps=5, seed=4), simulate(kind, 100, steps=5, seed=4, noise_share=0.01)
+    added = (noisy.states - clean.states).numpy()
+    reference = simulate(kind, 500, steps=5, seed=0).states.numpy()  # another seed than the noisy one's
+    groups = [[0, 1], [2, 3]] if kind == "springs" else [[0], [1], [2], [3]]
+    for group in groups:
+        deviation = 0.01 * reference[..., group].std()
+        assert kstest(added[..., group].ravel() / deviation, "norm").pvalue > 1e-6
+        for d in group:
+            assert spread(kind, 5, 5)[d] == pytest.approx(100 * deviation, rel=1e-5)
+    piece = simulate(kind, 1, steps=5, seed=4, noise_share=0.01, first_system=17)
+    assert torch.equal(piece.states[0], noisy.states[17])
+
+
 def test_saved_as_the_original_saves(tmp_path):
     data = simulate("charged", 3, steps=4, split="valid")
     save_trajectories(data, tmp_path)
@@ -267,7 +336,7 @@ def test_saved_as_the_original_saves(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kind": "gravity"}, "kind: expected one of springs, charged, kuramoto, got 'gravity'"),
+        ({"kind": "gravity"}, "kind: expected one of springs, charged, kuramoto, .*, got 'gravity'"),
         ({"split": "tests"}, "split: expected one of train, valid, test"),
         ({"systems": 0}, "systems: expected 1 to .*, got 0"),
         ({"entities": 0}, "entities: expected 1 to 65535, got 0"),
@@ -276,6 +345,8 @@ def test_saved_as_the_original_saves(tmp_path):
         ({"first_system": -1}, "first_system: expected 0"),
         ({"noise": -0.1}, "noise: expected"),
         ({"noise": float("nan")}, "noise: expected"),
+        ({"noise_share": float("inf")}, "noise_share: expected"),
+        ({"noise": 0.1, "noise_share": 0.1}, "noise_share: expected noise or noise_share, got 0.1 and 0.1"),
     ],
 )
 def test_arguments_out_of_range(arguments, message):

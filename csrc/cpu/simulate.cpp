@@ -9,7 +9,8 @@
 
 namespace nri::cpu {
 
-void simulate(const SimulateProblem& problem, double* states, uint8_t* edges, const Execution& execution) {
+void simulate(const SimulateProblem& problem, double* states, uint8_t* edges, uint8_t* node_types,
+              const Execution& execution) {
   if (problem.systems == 0) return;
   const int64_t states_per_system = problem.steps * problem.entities * simulators::kFeatures;
   const int64_t edges_per_system = problem.entities * problem.entities;
@@ -17,7 +18,7 @@ void simulate(const SimulateProblem& problem, double* states, uint8_t* edges, co
   std::vector<double> scratch(static_cast<size_t>(std::max(execution.threads, 1) * scratch_per_worker));
   parallel_for(execution.threads, problem.systems, [&](int64_t s, int worker) {
     simulators::simulate_system(problem, s, states + s * states_per_system, edges + s * edges_per_system,
-                                scratch.data() + worker * scratch_per_worker, 1);
+                                node_types + s * problem.entities, scratch.data() + worker * scratch_per_worker, 1);
   });
 }
 

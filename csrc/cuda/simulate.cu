@@ -9,19 +9,20 @@ namespace nri::cuda {
 namespace {
 
 __global__ void simulate_kernel(int64_t count, SimulateProblem problem, int64_t first, double* states, uint8_t* edges,
-                                double* scratch) {
+                                uint8_t* node_types, double* scratch) {
   const int64_t index = global_index();
   if (index >= count) return;
   const int64_t system = first + index;
   const int64_t entities = problem.entities;
   simulators::simulate_system(problem, system, states + system * problem.steps * entities * 4,
-                              edges + system * entities * entities, scratch == nullptr ? nullptr : scratch + index,
-                              count);
+                              edges + system * entities * entities, node_types + system * entities,
+                              scratch == nullptr ? nullptr : scratch + index, count);
 }
 
 }  // namespace
 
-void simulate(const SimulateProblem& problem, double* states, uint8_t* edges, const Execution& execution) {
+void simulate(const SimulateProblem& problem, double* states, uint8_t* edges, uint8_t* node_types,
+              const Execution& execution) {
   if (problem.systems == 0) return;
   const int64_t scratch_bytes = simulators::scratch_size(problem) * static_cast<int64_t>(sizeof(double));
   int64_t chunk = problem.systems;
@@ -32,7 +33,8 @@ void simulate(const SimulateProblem& problem, double* states, uint8_t* edges, co
     const int64_t count = std::min(chunk, problem.systems - first);
     try {
       const Buffer<double> scratch(count * simulators::scratch_size(problem), execution);
-      launch_elements("simulate", simulate_kernel, count, execution, problem, first, states, edges, scratch.data());
+      launch_elements("simulate", simulate_kernel, count, execution, problem, first, states, edges, node_types,
+                      scratch.data());
       first += count;
     } catch (const OutOfMemory&) {
       if (chunk == 1) throw;

@@ -26,7 +26,7 @@ std::vector<std::string> architectures() { return {}; }
 int device_count() { return 0; }
 std::string device_problem() { return kProblem; }
 
-void simulate(const SimulateProblem&, double*, uint8_t*, const Execution&) { not_built(); }
+void simulate(const SimulateProblem&, double*, uint8_t*, uint8_t*, const Execution&) { not_built(); }
 
 void metropolis_propose(const GraphView&, const DrawView&, int64_t, int64_t, const uint8_t*, const uint8_t*, uint8_t*,
                         uint8_t*, const Execution&) {

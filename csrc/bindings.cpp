@@ -83,25 +83,34 @@ void in_precision(bool float64, const Body& body) {
 
 void rollout_energy(const Place& place, bool float64, const Layout& layout, Address parameters,
                     const nri::GraphView& graph, const Trajectories& trajectories, const ErrorMeasure& error,
-                    int64_t rollout, Address node_types, int64_t structures, Address edge_types, Address energy) {
+                    int64_t rollout, Address node_types, Address observed, int64_t structures, Address edge_types,
+                    Address energy) {
   in_precision(float64, [&](auto scalar) {
     using T = decltype(scalar);
-    const nri::RolloutProblem<T> problem{
-        layout.with<T>(parameters),   graph, trajectories.view<T>(), error.view<T>(), rollout,
-        at<const uint8_t>(node_types)};
+    const nri::RolloutProblem<T> problem{layout.with<T>(parameters),
+                                         graph,
+                                         trajectories.view<T>(),
+                                         error.view<T>(),
+                                         rollout,
+                                         at<const uint8_t>(node_types),
+                                         at<const uint8_t>(observed)};
     NRI_ON(place, rollout_energy(problem, structures, at<const uint8_t>(edge_types), at<T>(energy), place.execution));
   });
 }
 
 void rollout_gradient(const Place& place, bool float64, const Layout& layout, Address parameters,
                       const nri::GraphView& graph, const Trajectories& trajectories, const ErrorMeasure& error,
-                      int64_t rollout, Address node_types, Address edge_types, Address cotangent, Address energy,
-                      Address parameter_gradient, Address state_gradient) {
+                      int64_t rollout, Address node_types, Address observed, Address edge_types, Address cotangent,
+                      Address energy, Address parameter_gradient, Address state_gradient) {
   in_precision(float64, [&](auto scalar) {
     using T = decltype(scalar);
-    const nri::RolloutProblem<T> problem{
-        layout.with<T>(parameters),   graph, trajectories.view<T>(), error.view<T>(), rollout,
-        at<const uint8_t>(node_types)};
+    const nri::RolloutProblem<T> problem{layout.with<T>(parameters),
+                                         graph,
+                                         trajectories.view<T>(),
+                                         error.view<T>(),
+                                         rollout,
+                                         at<const uint8_t>(node_types),
+                                         at<const uint8_t>(observed)};
     NRI_ON(place, rollout_gradient(problem, at<const uint8_t>(edge_types), at<const T>(cotangent), at<T>(energy),
                                    at<T>(parameter_gradient), at<T>(state_gradient), place.execution));
   });
@@ -252,11 +261,11 @@ PYBIND11_MODULE(_core, m) {
            arg("robust"), arg("scale_squared"), arg("weight"));
 
   m.def("rollout_energy", &rollout_energy, arg("place"), arg("float64"), arg("layout"), arg("parameters"), arg("graph"),
-        arg("trajectories"), arg("error"), arg("rollout"), arg("node_types"), arg("structures"), arg("edge_types"),
-        arg("energy"));
+        arg("trajectories"), arg("error"), arg("rollout"), arg("node_types"), arg("observed"), arg("structures"),
+        arg("edge_types"), arg("energy"));
   m.def("rollout_gradient", &rollout_gradient, arg("place"), arg("float64"), arg("layout"), arg("parameters"),
-        arg("graph"), arg("trajectories"), arg("error"), arg("rollout"), arg("node_types"), arg("edge_types"),
-        arg("cotangent"), arg("energy"), arg("parameter_gradient"), arg("state_gradient"));
+        arg("graph"), arg("trajectories"), arg("error"), arg("rollout"), arg("node_types"), arg("observed"),
+        arg("edge_types"), arg("cotangent"), arg("energy"), arg("parameter_gradient"), arg("state_gradient"));
   m.def("forecast", &forecast, arg("place"), arg("float64"), arg("layout"), arg("parameters"), arg("graph"),
         arg("initial"), arg("horizon"), arg("edge_types"), arg("node_types"), arg("states"));
   m.def("heat_bath", &heat_bath, arg("place"), arg("float64"), arg("layout"), arg("parameters"), arg("graph"),

@@ -28,29 +28,43 @@ class RolloutEnergy(torch.autograd.Function):
         node_types: Tensor | None,
         rollout: int,
         error: ops.ErrorMeasure,
+        observed: Tensor | None,
     ) -> Tensor:
         """Scores every structure."""
         ctx.save_for_backward(parameters, states)
-        ctx.rest = (library, graph, steps, edge_types, node_types, rollout, error)
-        return ops.rollout_energy(library, parameters, graph, states, steps, edge_types, node_types, rollout, error)
+        ctx.rest = (library, graph, steps, edge_types, node_types, rollout, error, observed)
+        return ops.rollout_energy(
+            library, parameters, graph, states, steps, edge_types, node_types, rollout, error, observed
+        )
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         """One native gradient per structure."""
         parameters, states = ctx.saved_tensors
-        library, graph, steps, edge_types, node_types, rollout, error = ctx.rest
+        library, graph, steps, edge_types, node_types, rollout, error, observed = ctx.rest
         with_states = ctx.needs_input_grad[1]
         parameter_sum = torch.zeros_like(parameters)
         state_sum = torch.zeros_like(states) if with_states else None
         for types, cotangent in zip(edge_types, cotangents[0].contiguous(), strict=True):
             _, parameter_gradient, state_gradient = ops.rollout_gradient(
-                library, parameters, graph, states, steps, types, node_types, rollout, error, cotangent, with_states
+                library,
+                parameters,
+                graph,
+                states,
+                steps,
+                types,
+                node_types,
+                rollout,
+                error,
+                cotangent,
+                with_states,
+                observed,
             )
             parameter_sum += parameter_gradient
             if state_sum is not None and state_gradient is not None:
                 state_sum += state_gradient
-        return parameter_sum, state_sum, *[None] * 7
+        return parameter_sum, state_sum, *[None] * 8
 
 
 class HeatBathScores(torch.autograd.Function):

@@ -25,7 +25,12 @@ def _dtype(library: ModuleLibrary) -> torch.dtype:
 
 
 def pack_trajectories(
-    library: ModuleLibrary, graph: MegaGraph, trajectories: Tensor | Sequence[Tensor], least_steps: int = 2
+    library: ModuleLibrary,
+    graph: MegaGraph,
+    trajectories: Tensor | Sequence[Tensor],
+    least_steps: int = 2,
+    observed: Tensor | None = None,
+    rollout: int = 1,
 ) -> tuple[Tensor, int]:
     """Checks trajectories and lays them out flat, each system's [steps, entities, features] behind the other.
 
@@ -37,6 +42,8 @@ def pack_trajectories(
         [systems, steps, N, D] where all systems have N entities, otherwise one [steps, N_b, D] per system.
     least_steps : int
         How many steps there must be.
+    observed : Tensor, optional
+        [nodes] flags: unobserved entities' states must be finite only where roll-outs of `rollout` steps start.
 
     Returns
     -------
@@ -70,8 +77,39 @@ def pack_trajectories(
         raise ValueError("trajectories: expected at least one system, got none")
     if steps < least_steps:
         raise ValueError(f"trajectories: expected at least {least_steps} steps, got {steps}")
-    check_finite("trajectories", states.detach(), graph, steps, library.features)
+    read = states.detach()
+    if observed is not None:
+        read = read.masked_fill(_unread(graph, observed, steps, rollout).repeat_interleave(library.features), 0.0)
+    check_finite("trajectories", read, graph, steps, library.features)
     return states, steps
+
+
+def _unread(graph: MegaGraph, observed: Tensor, steps: int, rollout: int) -> Tensor:
+    """[nodes * steps] flat: unobserved entities' states that no roll-out starts from."""
+    sizes = graph.node_offset.diff()
+    owner = torch.repeat_interleave(torch.arange(graph.systems, device=graph.device), sizes)
+    first, step = graph.node_offset[owner], torch.arange(steps, device=graph.device)[:, None]
+    place = steps * first + step * sizes[owner] + torch.arange(graph.nodes, device=graph.device) - first
+    starts = (step < steps - 1) & (step % rollout == 0)
+    unread = torch.empty(graph.nodes * steps, dtype=torch.bool, device=graph.device)
+    unread[place] = ~(observed.bool() | starts)
+    return unread
+
+
+def flat_observed(graph: MegaGraph, observed: Tensor | None) -> Tensor | None:
+    """Checks flags of observed entities, [systems, N] or flat [nodes]; lays them out as [nodes] uint8."""
+    if observed is None:
+        return None
+    shape: tuple[int | None, ...] = (graph.nodes,)
+    if isinstance(observed, Tensor) and observed.ndim == 2 and len(set(graph.sizes)) == 1:
+        shape = (graph.systems, graph.sizes[0])
+    check_tensor("observed", observed, shape, (torch.bool, torch.uint8), graph.device)
+    flags = observed.flatten().bool()
+    counts = torch.cat([flags.new_zeros(1, dtype=torch.int64), flags.long().cumsum(0)])[graph.node_offset].diff()
+    if bool((counts == 0).any()):
+        system = int((counts == 0).nonzero()[0])
+        raise ValueError(f"observed: expected at least one entity of every system, got none of system {system}")
+    return flags.to(torch.uint8)
 
 
 def flat_edge_types(library: ModuleLibrary, graph: MegaGraph, edge_types: Tensor) -> tuple[Tensor, bool]:
@@ -161,6 +199,7 @@ def rollout_energy(
     error: str = "squared",
     scale_squared: float | None = None,
     weight: Tensor | None = None,
+    observed: Tensor | None = None,
 ) -> Tensor:
     """Energy of structures: how badly the modules, so wired, predict the recorded trajectories.
 
@@ -185,6 +224,10 @@ def rollout_energy(
         R, at least 1; the recording must have at least R + 1 steps.
     error, scale_squared, weight
         See :func:`error_measure`. The default is the paper's mean squared error.
+    observed : Tensor, optional
+        [systems, N] or flat [nodes], bool or uint8: entities whose predictions are compared, at least one of every
+        system; all if not given. Of an unobserved entity only the states that roll-outs start from are read (with
+        ``rollout`` = steps - 1: its first); what else is recorded of it, NaN included, changes nothing.
 
     Returns
     -------
@@ -205,12 +248,13 @@ def rollout_energy(
     """
     if rollout < 1:
         raise ValueError(f"rollout: expected at least 1, got {rollout}")
-    states, steps = pack_trajectories(library, graph, trajectories, rollout + 1)
+    seen = flat_observed(graph, observed)
+    states, steps = pack_trajectories(library, graph, trajectories, rollout + 1, seen, rollout)
     types, several = flat_edge_types(library, graph, edge_types)
     nodes = flat_node_types(library, graph, node_types)
     measure = error_measure(library, error, scale_squared, weight)
     energy: Tensor = RolloutEnergy.apply(
-        library.flat_parameters(), states, library, graph, steps, types, nodes, rollout, measure
+        library.flat_parameters(), states, library, graph, steps, types, nodes, rollout, measure, seen
     )
     return energy if several else energy[0]
 

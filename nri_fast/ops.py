@@ -116,8 +116,12 @@ def rollout_energy(
     node_types: Tensor | None,
     rollout: int,
     error: ErrorMeasure,
+    observed: Tensor | None = None,
 ) -> Tensor:
-    """[structures, systems] energies of ``edge_types`` [structures, edges]. See ``csrc/ops/rollout_energy.h``."""
+    """[structures, systems] energies of ``edge_types`` [structures, edges]. See ``csrc/ops/rollout_energy.h``.
+
+    ``observed`` [nodes] uint8 is zero where an entity's predictions are not compared.
+    """
     energy = states.new_empty(edge_types.shape[0], graph.systems)
     _core.rollout_energy(
         _place(states),
@@ -129,6 +133,7 @@ def rollout_energy(
         error.native,
         rollout,
         _address(node_types),
+        _address(observed),
         edge_types.shape[0],
         _address(edge_types),
         _address(energy),
@@ -148,6 +153,7 @@ def rollout_gradient(
     error: ErrorMeasure,
     cotangent: Tensor,
     with_states: bool = False,
+    observed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Energies [systems], parameter gradient [P] and, if wanted, the gradient of ``states``, for one structure.
 
@@ -166,6 +172,7 @@ def rollout_gradient(
         error.native,
         rollout,
         _address(node_types),
+        _address(observed),
         _address(edge_types),
         _address(cotangent),
         _address(energy),

@@ -59,18 +59,25 @@ def rollout_energy(
     rollout: int = 10,
     scale_squared: float | None = None,
     weight: Tensor | None = None,
+    observed: Tensor | None = None,
 ) -> Tensor:
-    """[systems] energies of one structure, given flat types and one [steps, N_b, D] per system."""
+    """[systems] energies of one structure, given flat types and one [steps, N_b, D] per system.
+
+    With ``observed`` (flat booleans), only those entities' errors count.
+    """
+    counted = torch.ones(graph.nodes, dtype=torch.bool) if observed is None else observed.bool()
+    each = counted.split(graph.sizes)
     energies = []
     systems = systems_of(graph, edge_types, node_types)
-    for (edges, types, nodes), states in zip(systems, trajectories, strict=True):
+    for (edges, types, nodes), states, mine in zip(systems, trajectories, each, strict=True):
         predictions = []
         for start in range(0, states.shape[0] - 1, rollout):
             state = states[start]
             for _ in range(min(rollout, states.shape[0] - 1 - start)):
                 state = message_passing_step(library, edges, types, nodes, state)
                 predictions.append(state)
-        energies.append(transition_errors(torch.stack(predictions), states[1:], scale_squared, weight).mean())
+        predicted, recorded = torch.stack(predictions)[:, mine], states[1:, mine]
+        energies.append(transition_errors(predicted, recorded, scale_squared, weight).mean())
     return torch.stack(energies)
 
 

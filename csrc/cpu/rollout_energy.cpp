@@ -41,7 +41,9 @@ void run_tile(const RolloutProblem<T>& problem, const PackedLibrary<T>& library,
       const Rollout& r = rollouts[i];
       const T* recorded =
           recorded_state(graph, problem.trajectories, features, r.system, segments.start(r.segment) + t);
+      const uint8_t* observed = observed_entities(problem, r.system);
       for (int64_t v = wiring.first_node[i]; v < wiring.first_node[i + 1]; ++v, recorded += features) {
+        if (observed && !*observed++) continue;
         sum[i] += transition_error(problem.error, features, state + v * features, recorded);
       }
     }
@@ -77,9 +79,7 @@ void rollout_energy_variant(const RolloutProblem<T>& problem, int64_t structures
     for (int64_t b = 0; b < graph.systems; ++b) {
       double total = 0;
       for (int64_t s = 0; s < segments.count; ++s) total += sums[(c * segments.count + s) * graph.systems + b];
-      const int64_t entities = graph.node_offset[b + 1] - graph.node_offset[b];
-      const double transitions = static_cast<double>((problem.trajectories.steps - 1) * entities);
-      energy[c * graph.systems + b] = static_cast<T>(total / transitions);
+      energy[c * graph.systems + b] = mean_error(problem, b, total);
     }
   }
 }

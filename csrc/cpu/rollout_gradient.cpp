@@ -121,7 +121,9 @@ struct GradientCall {
       sums[first + i] = 0;
       for (int64_t t = 1; t <= length; ++t) {
         const T* target = recorded(rollouts[first + i], t);
+        const uint8_t* observed = observed_entities(problem, rollouts[first + i].system);
         for (int64_t v = wiring.first_node[i]; v < wiring.first_node[i + 1]; ++v, target += features) {
+          if (observed && !*observed++) continue;
           sums[first + i] += transition_error(problem.error, features, state[t] + v * features, target);
         }
       }
@@ -139,17 +141,17 @@ struct GradientCall {
                           T* gradient) const {
     const Rollout& r = rollouts[first + i];
     const int64_t features = library.features, begin = wiring.first_node[i], end = wiring.first_node[i + 1];
-    const double transitions = static_cast<double>((problem.trajectories.steps - 1) * (end - begin));
-    const double factor = static_cast<double>(cotangent[r.system]) / transitions;
+    const double factor = static_cast<double>(cotangent[r.system]) / compared_transitions(problem, r.system);
+    const uint8_t* observed = observed_entities(problem, r.system);
     const T* target = recorded(r, t);
     T* part = state_gradient ? state_gradient + (target - problem.trajectories.states) : nullptr;
     std::vector<T> own(features);
     for (int64_t v = begin; v < end; ++v, target += features) {
+      if (observed && !observed[v - begin]) continue;
       transition_error_gradient(problem.error, features, state + v * features, target, factor, own.data());
       for (int64_t d = 0; d < features; ++d) gradient[v * features + d] += own[d];
       if (!part) continue;
-      for (int64_t d = 0; d < features; ++d) part[d] = -own[d];
-      part += features;
+      for (int64_t d = 0; d < features; ++d) part[(v - begin) * features + d] = -own[d];
     }
   }
 };
@@ -196,10 +198,7 @@ void rollout_gradient_variant(const RolloutProblem<T>& problem, const uint8_t* e
   if (!energy) return;
   std::vector<double> errors(graph.systems, 0.0);
   for (size_t i = 0; i < rollouts.size(); ++i) errors[rollouts[i].system] += sums[i];
-  for (int64_t b = 0; b < graph.systems; ++b) {
-    const int64_t entities = graph.node_offset[b + 1] - graph.node_offset[b];
-    energy[b] = static_cast<T>(errors[b] / static_cast<double>((problem.trajectories.steps - 1) * entities));
-  }
+  for (int64_t b = 0; b < graph.systems; ++b) energy[b] = mean_error(problem, b, errors[b]);
 }
 
 }  // namespace

@@ -181,6 +181,26 @@ const T* recorded_state(const GraphView& graph, const TrajectoryView<T>& traject
   return trajectories.states + (trajectories.steps * graph.node_offset[system] + step * entities) * features;
 }
 
+// Which of a system's entities are observed, the first first; null: all are.
+template <typename T>
+const uint8_t* observed_entities(const RolloutProblem<T>& problem, int64_t system) {
+  return problem.observed ? problem.observed + problem.graph.node_offset[system] : nullptr;
+}
+
+// Transitions of a system that its energy is the mean of.
+template <typename T>
+double compared_transitions(const RolloutProblem<T>& problem, int64_t system) {
+  const int64_t* offset = problem.graph.node_offset + system;
+  return static_cast<double>((problem.trajectories.steps - 1) * count_observed(problem.observed, offset[0], offset[1]));
+}
+
+// A system's energy from the sum of its errors.
+template <typename T>
+T mean_error(const RolloutProblem<T>& problem, int64_t system, double sum) {
+  const double transitions = compared_transitions(problem, system);
+  return transitions > 0 ? static_cast<T>(sum / transitions) : T(0);
+}
+
 // Cuts a list of roll-outs into tiles of about `target` edge rows and of one length each; entry t and t + 1 bound tile
 // t.
 inline std::vector<int64_t> cut_into_tiles(const GraphView& graph, const Segments& segments,

@@ -60,7 +60,7 @@ void rollout_energy_impl(const RolloutProblem<T>& problem, int64_t structures, c
         add_errors(problem, range, segments, pair, active, r, x.data(), sums.data(), range.systems, execution);
       }
     }
-    mean_errors(graph, range, segments, sums.data(), range.systems, energy, execution);
+    mean_errors(problem, range, segments, sums.data(), range.systems, energy, execution);
   });
 }
 

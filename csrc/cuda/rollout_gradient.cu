@@ -59,8 +59,8 @@ class ChunkGradient {
       const int64_t active = assign(r, false);
       const int64_t features = problem_.library.features;
       launch_elements("add_error_slopes", add_error_slopes<T>, active * range_.nodes, execution_, range_, segments_,
-                      problem_.error, features, first_, r, problem_.trajectories.states, cotangent_, state(r + 1),
-                      cotangents_.data(), outputs.state_gradient);
+                      problem_.error, problem_.observed, features, first_, r, problem_.trajectories.states, cotangent_,
+                      state(r + 1), cotangents_.data(), outputs.state_gradient);
       step_.forward(state(r), activations_);
       backward(active, group_sums, parameters);
     }
@@ -203,7 +203,7 @@ void rollout_gradient_impl(const RolloutProblem<T>& problem, const uint8_t* edge
                             graph.sender,
                             graph.receiver,
                             nullptr};
-      mean_errors(graph, all, segments, error_sums.data(), graph.systems, energy, execution);
+      mean_errors(problem, all, segments, error_sums.data(), graph.systems, energy, execution);
     }
   }
   gradient.write(parameter_gradient);

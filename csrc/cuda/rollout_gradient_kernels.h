@@ -12,17 +12,18 @@ namespace nri::cuda {
 // compared with get the opposite.
 template <typename T>
 __global__ void add_error_slopes(int64_t rows, SystemRange range, Segments segments, ErrorView<T> error,
-                                 int64_t features, int64_t first_pair, int64_t step, const T* states,
-                                 const T* cotangent, const T* x, T* cotangents, T* state_gradient) {
+                                 const uint8_t* observed, int64_t features, int64_t first_pair, int64_t step,
+                                 const T* states, const T* cotangent, const T* x, T* cotangents, T* state_gradient) {
   const int64_t row = global_index();
   if (row >= rows) return;
   const int64_t node = row % range.nodes;
   const int64_t system = range.system_of_node[node];
   if (cotangent[system] == T(0)) return;
+  if (observed != nullptr && observed[range.first_node + node] == 0) return;
   const int64_t frame = (first_pair + row / range.nodes) * segments.length + step + 1;
   const int64_t place = state_place(range, segments.frames, features, system, frame, range.first_node + node);
   const T* predicted = x + row * features;
-  const int64_t entities = range.node_offset[system + 1] - range.node_offset[system];
+  const int64_t entities = count_observed(observed, range.node_offset[system], range.node_offset[system + 1]);
   const double e = weighted_square(error, predicted, states + place, features);
   const double scale = static_cast<double>(cotangent[system]) * transition_error_slope(error, e) /
                        static_cast<double>((segments.frames - 1) * entities);

@@ -19,8 +19,8 @@ __global__ void gather_starts_kernel(int64_t elements, SystemRange range, Segmen
 
 template <typename T>
 __global__ void add_errors_kernel(int64_t elements, SystemRange range, Segments segments, ErrorView<T> error,
-                                  int64_t features, int64_t first_pair, int64_t step, const T* states, const T* x,
-                                  double* sums, int64_t sums_stride) {
+                                  const uint8_t* observed, int64_t features, int64_t first_pair, int64_t step,
+                                  const T* states, const T* x, double* sums, int64_t sums_stride) {
   const int64_t index = global_index();
   if (index >= elements) return;
   const int64_t replica = index / range.systems;
@@ -29,6 +29,7 @@ __global__ void add_errors_kernel(int64_t elements, SystemRange range, Segments 
   const int64_t frame = pair / segments.structures * segments.length + step + 1;
   double sum = 0;
   for (int64_t node = range.node_offset[system]; node < range.node_offset[system + 1]; ++node) {
+    if (observed != nullptr && observed[node] == 0) continue;
     const T* predicted = x + (replica * range.nodes + node - range.first_node) * features;
     const T* recorded = states + state_place(range, segments.frames, features, system, frame, node);
     sum += transition_error(error, weighted_square(error, predicted, recorded, features));
@@ -37,8 +38,8 @@ __global__ void add_errors_kernel(int64_t elements, SystemRange range, Segments 
 }
 
 template <typename T>
-__global__ void mean_errors_kernel(int64_t elements, SystemRange range, Segments segments, int64_t all_systems,
-                                   const double* sums, int64_t sums_stride, T* energy) {
+__global__ void mean_errors_kernel(int64_t elements, SystemRange range, Segments segments, const uint8_t* observed,
+                                   int64_t all_systems, const double* sums, int64_t sums_stride, T* energy) {
   const int64_t index = global_index();
   if (index >= elements) return;
   const int64_t structure = index / range.systems;
@@ -47,7 +48,7 @@ __global__ void mean_errors_kernel(int64_t elements, SystemRange range, Segments
   for (int64_t segment = 0; segment < segments.count; ++segment) {
     sum += sums[(segment * segments.structures + structure) * sums_stride + index % range.systems];
   }
-  const int64_t entities = range.node_offset[system + 1] - range.node_offset[system];
+  const int64_t entities = count_observed(observed, range.node_offset[system], range.node_offset[system + 1]);
   const double compared = static_cast<double>((segments.frames - 1) * entities);
   energy[structure * all_systems + system] = entities == 0 ? T(0) : static_cast<T>(sum / compared);
 }
@@ -67,22 +68,23 @@ void add_errors(const RolloutProblem<T>& problem, const SystemRange& range, cons
                 int64_t first_pair, int64_t pairs, int64_t step, const T* x, double* sums, int64_t sums_stride,
                 const Execution& execution) {
   launch_elements("add_errors", add_errors_kernel<T>, pairs * range.systems, execution, range, segments, problem.error,
-                  problem.library.features, first_pair, step, problem.trajectories.states, x, sums, sums_stride);
+                  problem.observed, problem.library.features, first_pair, step, problem.trajectories.states, x, sums,
+                  sums_stride);
 }
 
 template <typename T>
-void mean_errors(const GraphView& graph, const SystemRange& range, const Segments& segments, const double* sums,
-                 int64_t sums_stride, T* energy, const Execution& execution) {
+void mean_errors(const RolloutProblem<T>& problem, const SystemRange& range, const Segments& segments,
+                 const double* sums, int64_t sums_stride, T* energy, const Execution& execution) {
   launch_elements("mean_errors", mean_errors_kernel<T>, segments.structures * range.systems, execution, range, segments,
-                  graph.systems, sums, sums_stride, energy);
+                  problem.observed, problem.graph.systems, sums, sums_stride, energy);
 }
 
-#define NRI_INSTANTIATE(T)                                                                                           \
-  template void gather_starts(const RolloutProblem<T>&, const SystemRange&, const Segments&, int64_t, int64_t, T*,   \
-                              const Execution&);                                                                     \
-  template void add_errors(const RolloutProblem<T>&, const SystemRange&, const Segments&, int64_t, int64_t, int64_t, \
-                           const T*, double*, int64_t, const Execution&);                                            \
-  template void mean_errors(const GraphView&, const SystemRange&, const Segments&, const double*, int64_t, T*,       \
+#define NRI_INSTANTIATE(T)                                                                                             \
+  template void gather_starts(const RolloutProblem<T>&, const SystemRange&, const Segments&, int64_t, int64_t, T*,     \
+                              const Execution&);                                                                       \
+  template void add_errors(const RolloutProblem<T>&, const SystemRange&, const Segments&, int64_t, int64_t, int64_t,   \
+                           const T*, double*, int64_t, const Execution&);                                              \
+  template void mean_errors(const RolloutProblem<T>&, const SystemRange&, const Segments&, const double*, int64_t, T*, \
                             const Execution&);
 NRI_INSTANTIATE(float)
 NRI_INSTANTIATE(double)

@@ -35,16 +35,16 @@ template <typename T>
 void gather_starts(const RolloutProblem<T>& problem, const SystemRange& range, const Segments& segments,
                    int64_t first_pair, int64_t pairs, T* x, const Execution& execution);
 
-// sums [pair, system] += the error, summed over a system's entities, of the states x after `step` + 1 steps.
+// sums [pair, system] += the error, summed over a system's observed entities, of the states x after `step` + 1 steps.
 // `sums` begins at the range's first system and at pair 0.
 template <typename T>
 void add_errors(const RolloutProblem<T>& problem, const SystemRange& range, const Segments& segments,
                 int64_t first_pair, int64_t pairs, int64_t step, const T* x, double* sums, int64_t sums_stride,
                 const Execution& execution);
 
-// energy [structures, B], of the range's systems: the mean over segments, steps and entities.
+// energy [structures, B], of the range's systems: the mean over segments, steps and observed entities.
 template <typename T>
-void mean_errors(const GraphView& graph, const SystemRange& range, const Segments& segments, const double* sums,
-                 int64_t sums_stride, T* energy, const Execution& execution);
+void mean_errors(const RolloutProblem<T>& problem, const SystemRange& range, const Segments& segments,
+                 const double* sums, int64_t sums_stride, T* energy, const Execution& execution);
 
 }  // namespace nri::cuda

@@ -6,11 +6,14 @@
 // The state restarts from the recorded one at steps 0, R, 2R, ..., rolls R steps each time (fewer at the end), and
 // every predicted state is compared with the recorded one. energy = mean over (step, entity) of the error of
 // common/views.h. With the squared error and unit weights that is the mean squared error over every entry compared.
+// With `observed`, only the observed entities count: the mean is over (step, observed entity), and of the others'
+// recorded states none but those that roll-outs start from is read. A system without an observed entity has energy 0.
 //
 // Determinism: an energy depends on its own system and structure only, to the bit: not on batch, order or threads.
 // Aliasing: outputs must not overlap inputs. Empty input (no structures, no systems) returns at once.
 #pragma once
 
+#include "common/host_device.h"
 #include "common/views.h"
 
 namespace nri {
@@ -23,7 +26,16 @@ struct RolloutProblem {
   ErrorView<T> error;
   int64_t rollout;            // R >= 1
   const uint8_t* node_types;  // [V], or null: all zero
+  const uint8_t* observed;    // [V] non-zero: the entity's predictions are compared; or null: every entity's are
 };
+
+// Of nodes first .. end - 1, those whose predictions are compared.
+NRI_HOST_DEVICE inline int64_t count_observed(const uint8_t* observed, int64_t first, int64_t end) {
+  if (observed == nullptr) return end - first;
+  int64_t count = 0;
+  for (int64_t v = first; v < end; ++v) count += observed[v] != 0;
+  return count;
+}
 
 // The forward roll-out without a comparison: from `initial`, `horizon` steps.
 template <typename T>

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nri_fast import energies, metrics, ops
+from nri_fast.calibration import expected_calibration_error
 from nri_fast.run import Run
 from nri_fast.search import heat_bath_search, metropolis_search
 from nri_fast.trajectory_data import TrajectoryData
@@ -149,20 +150,27 @@ def evaluate(
     Returns
     -------
     dict
-        ``systems``; ``edge_accuracy`` (under one best relabelling of the whole set) and ``edge_auroc``, None without
-        labels; ``mse_1``, ``mse_10``, ``mse_20`` of the open-loop forecast, with ``..._nothing_moves`` and
-        ``..._constant_velocity`` beside them, in normalised units squared, averaged over the starts 0, 20, 40, ... that
-        leave room for the longest horizon that fits; None where the recording is too short; ``relabelling``.
+        ``systems``; ``edge_accuracy`` (under one best relabelling of the whole set), ``edge_auroc``, ``edge_ece``
+        (expected calibration error, see :mod:`nri_fast.calibration`) and ``relabelling``, None without labels of edges;
+        ``node_accuracy``, None without labels of entities; ``mse_1``, ``mse_10``, ``mse_20`` of the open-loop forecast,
+        with ``..._nothing_moves`` and ``..._constant_velocity`` beside them, in normalised units squared, averaged over
+        the starts 0, 20, 40, ... that leave room for the longest horizon that fits; None where the recording is too
+        short.
     """
     found = infer(run, data, progress=progress) if inference is None else inference
-    result: dict[str, Any] = {"systems": data.systems, "edge_accuracy": None, "edge_auroc": None, "relabelling": None}
+    result: dict[str, Any] = {"systems": data.systems}
+    result |= dict.fromkeys(("edge_accuracy", "edge_auroc", "edge_ece", "relabelling", "node_accuracy"))
     if data.edges is not None:
         types = max(run.settings.edge_types, int(data.edges.max()) + 1)
         accuracy, relabelling = metrics.edge_accuracy(found.adjacency, data.edges, types)
         probability = torch.nn.functional.pad(found.probability, (0, types - run.settings.edge_types))
         result["edge_accuracy"] = _number(accuracy)
         result["edge_auroc"] = _number(metrics.edge_auroc(probability, data.edges, relabelling))
+        result["edge_ece"] = _number(expected_calibration_error(probability, data.edges, relabelling))
         result["relabelling"] = relabelling.tolist()
+    if data.node_types is not None:
+        types = max(run.settings.node_types, int(data.node_types.max()) + 1)
+        result["node_accuracy"] = _number(metrics.node_accuracy(found.node_types, data.node_types, types)[0])
     states = run.states(data).cpu()
     longest = max([h for h in HORIZONS if h < data.steps], default=1)
     starts = range(0, data.steps - longest, 20)

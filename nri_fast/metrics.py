@@ -24,7 +24,7 @@ def _array(values: ArrayLike | Sequence[int]) -> Array:
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
-def _off_diagonal(adjacency: Array) -> Array:
+def off_diagonal(adjacency: Array) -> Array:
     """Keep each system's off-diagonal entries: [S, N, N, ...] -> [S * N * (N - 1), ...]."""
     return adjacency[:, ~np.eye(adjacency.shape[1], dtype=bool)].reshape(-1, *adjacency.shape[3:])
 
@@ -67,8 +67,8 @@ def confusion(inferred: ArrayLike, true: ArrayLike, types: int | None = None) ->
     _check_adjacency("true", true, types)
     if inferred.shape != true.shape:
         raise ValueError(f"inferred: expected the shape of true, {list(true.shape)}, got {list(inferred.shape)}")
-    rows = _off_diagonal(inferred).astype(np.int64)
-    columns = _off_diagonal(true).astype(np.int64)
+    rows = off_diagonal(inferred).astype(np.int64)
+    columns = off_diagonal(true).astype(np.int64)
     if types is None:
         types = int(max(rows.max(initial=0), columns.max(initial=0))) + 1
     return np.bincount(rows * types + columns, minlength=types * types).reshape(types, types)
@@ -98,7 +98,49 @@ def edge_accuracy(inferred: ArrayLike, true: ArrayLike, types: int | None = None
     TypeError, ValueError
         As `confusion`.
     """
-    counts = confusion(inferred, true, types)
+    return _best_relabelling(confusion(inferred, true, types))
+
+
+def node_accuracy(inferred: ArrayLike, true: ArrayLike, types: int | None = None) -> tuple[float, Array]:
+    """Share of entities whose type is right, under the one relabelling of the types that is best over the whole set.
+
+    Parameters
+    ----------
+    inferred, true : integer array or tensor, [systems, entities]
+    types : int, optional
+        Number of types M; by default as many as occur in either.
+
+    Returns
+    -------
+    accuracy : float
+        From 0 to 1; NaN if there is no entity at all.
+    relabelling : ndarray, int64, [M]
+        A permutation: inferred type m means true type ``relabelling[m]``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        No integers; shapes that differ; a type out of range.
+    """
+    rows, columns = _array(inferred), _array(true)
+    for name, array in (("inferred", rows), ("true", columns)):
+        if array.dtype.kind not in "iu":
+            raise TypeError(f"{name}: expected integer types, got {array.dtype}")
+        if array.ndim != 2:
+            raise ValueError(f"{name}: expected [systems, entities], got shape {list(array.shape)}")
+    if rows.shape != columns.shape:
+        raise ValueError(f"inferred: expected the shape of true, {list(columns.shape)}, got {list(rows.shape)}")
+    if types is None:
+        types = int(max(rows.max(initial=0), columns.max(initial=0))) + 1
+    for name, array in (("inferred", rows), ("true", columns)):
+        if array.size and not (array.min() >= 0 and array.max() < types):
+            raise ValueError(f"{name}: expected types from 0 to {types - 1}, got {array.min()} to {array.max()}")
+    joint = rows.astype(np.int64).ravel() * types + columns.astype(np.int64).ravel()
+    return _best_relabelling(np.bincount(joint, minlength=types * types).reshape(types, types))
+
+
+def _best_relabelling(counts: Array) -> tuple[float, Array]:
+    """Share that is right, and the permutation that makes it so; rows are inferred types, columns true ones."""
     _, relabelling = linear_sum_assignment(counts, maximize=True)
     total = int(counts.sum())
     right = int(counts[np.arange(len(counts)), relabelling].sum())
@@ -127,6 +169,27 @@ def edge_auroc(probability: ArrayLike, true: ArrayLike, relabelling: ArrayLike |
     TypeError, ValueError
         Shapes that do not fit, a true type out of range, a relabelling that is no permutation, NaN probabilities.
     """
+    probability, true, order = check_probability(probability, true, relabelling)
+    types = probability.shape[3]
+    scores, labels = off_diagonal(probability), off_diagonal(true)
+    inferred_as = np.argsort(order)  # true type c was inferred as type inferred_as[c]
+    present = np.unique(labels)
+    if len(present) < 2:
+        return float("nan")
+    wanted = [1] if types == 2 else [int(c) for c in present]
+    return float(np.mean([_auroc(scores[:, inferred_as[c]], labels == c) for c in wanted]))
+
+
+def check_probability(
+    probability: ArrayLike, true: ArrayLike, relabelling: ArrayLike | Sequence[int] | None
+) -> tuple[Array, Array, Array]:
+    """Probabilities, true types and relabelling as arrays, if they fit together.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `edge_auroc`.
+    """
     probability, true = _array(probability), _array(true)
     if probability.ndim != 4 or probability.shape[:3] != true.shape:
         raise ValueError(
@@ -138,15 +201,9 @@ def edge_auroc(probability: ArrayLike, true: ArrayLike, relabelling: ArrayLike |
     order = np.arange(types) if relabelling is None else _array(relabelling)
     if sorted(order.tolist()) != list(range(types)):
         raise ValueError(f"relabelling: expected a permutation of 0 to {types - 1}, got {order.tolist()}")
-    scores, labels = _off_diagonal(probability), _off_diagonal(true)
-    if np.isnan(scores).any():
+    if np.isnan(off_diagonal(probability)).any():
         raise ValueError("probability: expected numbers, got NaN on an edge")
-    inferred_as = np.argsort(order)  # true type c was inferred as type inferred_as[c]
-    present = np.unique(labels)
-    if len(present) < 2:
-        return float("nan")
-    wanted = [1] if types == 2 else [int(c) for c in present]
-    return float(np.mean([_auroc(scores[:, inferred_as[c]], labels == c) for c in wanted]))
+    return probability, true, order
 
 
 def _auroc(score: Array, positive: Array) -> float:

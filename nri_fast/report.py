@@ -27,6 +27,7 @@ def evaluation_table(figures: dict[str, Any]) -> str:
     rows = [("steps ahead", *FORECASTS.values())]
     for horizon in HORIZONS:
         rows.append((str(horizon), *(_error(figures.get(f"mse_{horizon}{name}")) for name in FORECASTS)))
+    nodes = [] if figures["node_accuracy"] is None else [f"node accuracy  {percent(figures['node_accuracy'])}"]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     aligned = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(
@@ -34,6 +35,8 @@ def evaluation_table(figures: dict[str, Any]) -> str:
             f"systems        {figures['systems']}",
             f"edge accuracy  {percent(figures['edge_accuracy'])}",
             f"edge AUROC     {_number(figures['edge_auroc'])}",
+            f"edge ECE       {_number(figures['edge_ece'])}",
+            *nodes,
             "",
             "mean squared error of the open-loop forecast, normalised units squared",
             *aligned,

@@ -197,3 +197,25 @@ def test_constant_velocity_uses_the_fit_it_is_given():
 
 def test_displacement_fit_of_a_single_step_is_still():
     assert metrics.displacement_fit(torch.ones(2, 1, 3, 2), ("x", "vx")) == {"x": (0.0, 0.0)}
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), types=st.integers(1, 4), systems=st.integers(1, 4), entities=st.integers(1, 4))
+def test_node_accuracy_is_the_best_over_all_permutations(seed, types, systems, entities):
+    random = np.random.default_rng(seed)
+    inferred, true = random.integers(types, size=(2, systems, entities))
+    shares = [np.mean(np.array(order)[inferred] == true) for order in itertools.permutations(range(types))]
+    accuracy, relabelling = metrics.node_accuracy(torch.from_numpy(inferred), true, types)
+    assert accuracy == pytest.approx(max(shares), abs=1e-12)
+    assert np.mean(relabelling[inferred] == true) == pytest.approx(accuracy)
+
+
+def test_node_accuracy_refuses_what_does_not_fit():
+    good = np.zeros((2, 3), np.uint8)
+    with pytest.raises(ValueError, match="expected the shape of true"):
+        metrics.node_accuracy(good[:1], good)
+    with pytest.raises(TypeError, match="true: expected integer types"):
+        metrics.node_accuracy(good, good.astype(float))
+    with pytest.raises(ValueError, match="inferred: expected types from 0 to 1, got 0 to 2"):
+        metrics.node_accuracy(good + np.array([0, 1, 2]), good, types=2)
+    assert math.isnan(metrics.node_accuracy(good[:0], good[:0])[0])

@@ -10,6 +10,8 @@ from matplotlib.patches import FancyArrowPatch
 import nri_fast
 from nri_fast import plot
 from nri_fast.bouncegrad import History
+from nri_fast.calibration import reliability
+from nri_fast.plot.history import _running_mean
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +169,7 @@ def test_training_with_accuracy_and_polish(steps):
 
 def test_running_means_keep_straight_lines():
     line = np.linspace(3, 5, 500)
-    np.testing.assert_allclose(plot._running_mean(line), line)
+    np.testing.assert_allclose(_running_mean(line), line)
 
 
 @pytest.fixture(scope="module")
@@ -211,3 +213,16 @@ def test_confusion_counts_true_types_in_rows():
 
 def test_confusion_of_three_types_ten_entities(random):
     assert draws(plot.confusion(graph_of(random, 2, 10, 3), graph_of(random, 2, 10, 3)))
+
+
+def test_reliability_lies_where_it_was_measured():
+    probability, true = np.zeros((1, 3, 3, 2)), np.zeros((1, 3, 3), int)
+    probability[..., 0], probability[..., 1] = 0.9, 0.1
+    true[0, 0, 1] = true[0, 1, 2] = true[0, 2, 0] = 1
+    figure = plot.reliability(
+        {"charged": reliability(probability, true), "empty": reliability(probability[:0], true[:0])}
+    )
+    line = figure.axes[0].lines[0]
+    np.testing.assert_allclose([line.get_xdata(), line.get_ydata()], [[0.9], [0.5]])
+    assert legend(figure)[0] == "charged: expected calibration error 0.4000"
+    assert draws(figure)

@@ -18,7 +18,7 @@ import matplotlib
 import nri_fast as nf
 from bench.record import RESULTS, write_result
 from nri_fast import metrics
-from nri_fast.search import heat_bath_search
+from nri_fast.heat_bath_search import heat_bath_search
 
 matplotlib.use("Agg")
 

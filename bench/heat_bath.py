@@ -24,14 +24,14 @@ def competitors(width: int) -> dict[str, Callable[[], object]]:
     states = torch.randn(SYSTEMS, TRANSITIONS + 1, ENTITIES, 4)
     graph = nf.MegaGraph.complete(SYSTEMS, ENTITIES)
     peer = plain_torch.HeatBath(library, ENTITIES, SCALE_SQUARED)
-    offsets = ops.row_offsets(graph, 2, False)
+    rows = ops.row_offsets(graph, 2, False)
     problem = ops.HeatBathProblem(
         library,
         graph,
         states.flatten(),
         TRANSITIONS + 1,
         all_transitions(graph, TRANSITIONS + 1),
-        offsets,
+        rows,
         ops.ErrorMeasure(torch.ones(4), SCALE_SQUARED),
     )
     with torch.no_grad():
@@ -52,7 +52,7 @@ def competitors(width: int) -> dict[str, Callable[[], object]]:
         parameters = library.flat_parameters()
         scores = problem.scores(parameters.detach())
         temperature = factor * float(scores.view(-1, 16).std(-1).mean())
-        weights = ops.responsibilities(offsets, scores, temperature) / graph.nodes
+        weights = ops.responsibilities(rows, scores, temperature) / graph.nodes
         parameters.backward(problem.gradient(parameters.detach(), weights))
 
     def their_step(factor: float) -> None:

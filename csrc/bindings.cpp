@@ -130,8 +130,8 @@ void forecast(const Place& place, bool float64, const Layout& layout, Address pa
 // Scores when `cotangent` is null, otherwise their gradient; `output` is scores or parameter gradient.
 void heat_bath(const Place& place, bool float64, const Layout& layout, Address parameters, const nri::GraphView& graph,
                const Trajectories& trajectories, const ErrorMeasure& error, bool conditionals, int64_t transitions,
-               Address start, Address node_types, Address edge_types, Address row_offset, Address cotangent,
-               Address output) {
+               Address start, Address node_types, Address edge_types, Address row_offset, Address stride,
+               Address cotangent, Address output) {
   in_precision(float64, [&](auto scalar) {
     using T = decltype(scalar);
     const nri::HeatBathProblem<T> problem{layout.with<T>(parameters),
@@ -143,7 +143,8 @@ void heat_bath(const Place& place, bool float64, const Layout& layout, Address p
                                           at<const int64_t>(start),
                                           at<const uint8_t>(node_types),
                                           at<const uint8_t>(edge_types),
-                                          at<const int64_t>(row_offset)};
+                                          at<const int64_t>(row_offset),
+                                          at<const int64_t>(stride)};
     if (cotangent) {
       NRI_ON(place, heat_bath_gradient(problem, at<const T>(cotangent), at<T>(output), place.execution));
     } else {
@@ -180,13 +181,13 @@ void metropolis_decide(const Place& place, bool float64, const nri::GraphView& g
 }
 
 void heat_bath_sample(const Place& place, bool float64, const nri::GraphView& graph, uint64_t seed, int64_t step,
-                      Address system_ids, int64_t edge_type_count, bool conditionals, Address row_offset,
-                      Address scores, double temperature, Address edge_types) {
+                      Address system_ids, int64_t edge_type_count, int64_t node_type_count, Address row_offset,
+                      Address stride, Address scores, double temperature, Address edge_types, Address node_types) {
   in_precision(float64, [&](auto scalar) {
     using T = decltype(scalar);
-    NRI_ON(place, heat_bath_sample(graph, draws(seed, step, system_ids), edge_type_count, conditionals,
-                                   at<const int64_t>(row_offset), at<const T>(scores), temperature,
-                                   at<uint8_t>(edge_types), place.execution));
+    NRI_ON(place, heat_bath_sample(graph, draws(seed, step, system_ids), edge_type_count, node_type_count,
+                                   at<const int64_t>(row_offset), at<const int64_t>(stride), at<const T>(scores),
+                                   temperature, at<uint8_t>(edge_types), at<uint8_t>(node_types), place.execution));
   });
 }
 
@@ -270,7 +271,7 @@ PYBIND11_MODULE(_core, m) {
         arg("initial"), arg("horizon"), arg("edge_types"), arg("node_types"), arg("states"));
   m.def("heat_bath", &heat_bath, arg("place"), arg("float64"), arg("layout"), arg("parameters"), arg("graph"),
         arg("trajectories"), arg("error"), arg("conditionals"), arg("transitions"), arg("start"), arg("node_types"),
-        arg("edge_types"), arg("row_offset"), arg("cotangent"), arg("output"));
+        arg("edge_types"), arg("row_offset"), arg("stride"), arg("cotangent"), arg("output"));
   m.def("metropolis_propose", &metropolis_propose, arg("place"), arg("graph"), arg("seed"), arg("step"),
         arg("system_ids"), arg("edge_type_count"), arg("node_type_count"), arg("edge_types"), arg("node_types"),
         arg("proposed_edge_types"), arg("proposed_node_types"));
@@ -278,8 +279,8 @@ PYBIND11_MODULE(_core, m) {
         arg("system_ids"), arg("temperature"), arg("proposed_energy"), arg("proposed_edge_types"),
         arg("proposed_node_types"), arg("energy"), arg("edge_types"), arg("node_types"), arg("counts"));
   m.def("heat_bath_sample", &heat_bath_sample, arg("place"), arg("float64"), arg("graph"), arg("seed"), arg("step"),
-        arg("system_ids"), arg("edge_type_count"), arg("conditionals"), arg("row_offset"), arg("scores"),
-        arg("temperature"), arg("edge_types"));
+        arg("system_ids"), arg("edge_type_count"), arg("node_type_count"), arg("row_offset"), arg("stride"),
+        arg("scores"), arg("temperature"), arg("edge_types"), arg("node_types"));
   m.def("responsibilities", &responsibilities, arg("place"), arg("float64"), arg("receivers"), arg("row_offset"),
         arg("group"), arg("scores"), arg("temperature"), arg("weights"));
   m.def("simulate", &simulate, arg("place"), arg("kind"), arg("systems"), arg("entities"), arg("steps"), arg("seed"),

@@ -108,6 +108,7 @@ def heat_bath(
     node_types: int,
     edge_types: int,
     row_offset: int,
+    stride: int,
     cotangent: int,
     output: int,
 ) -> None:
@@ -150,11 +151,13 @@ def heat_bath_sample(
     step: int,
     system_ids: int,
     edge_type_count: int,
-    conditionals: bool,
+    node_type_count: int,
     row_offset: int,
+    stride: int,
     scores: int,
     temperature: float,
     edge_types: int,
+    node_types: int,
 ) -> None: ...
 def responsibilities(
     place: Place,

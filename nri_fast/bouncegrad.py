@@ -17,12 +17,15 @@ from tqdm.auto import tqdm
 from nri_fast import ops
 from nri_fast.bounces import BounceResult, Structures, heat_bath_bounce, metropolis_bounce, polish_bounce
 from nri_fast.checkpoint import CheckpointError, Checkpoints
-from nri_fast.heat_bath_rows import HeatBathRows
+from nri_fast.couplings import Coupling
+from nri_fast.energies import largest_block
+from nri_fast.graph import MegaGraph
+from nri_fast.heat_bath_rows import HeatBathRows, edges_in_block, random_free_edges
+from nri_fast.heat_bath_search import heat_bath_search
 from nri_fast.modules import ModuleLibrary
 from nri_fast.ops import one_torch_thread
 from nri_fast.rollouts import Rollouts
 from nri_fast.schedule import AcceptanceTemperature, geometric, linear_floor, one_cycle
-from nri_fast.search import heat_bath_search
 from nri_fast.settings import Settings
 from nri_fast.system_set import Batch, SystemSet
 
@@ -81,6 +84,7 @@ class BounceGrad:
         if not 0 <= seed < 1 << 64:
             raise ValueError(f"seed: expected 0 to 2^64 - 1, got {seed}")
         self.library, self.settings, self.seed = library, settings, seed
+        self.coupling = Coupling(settings.undirected, settings.shared)
         self.history = History()
         self.structures: Structures | None = None
         self.acceptance = AcceptanceTemperature(math.exp(-9.8))
@@ -153,9 +157,7 @@ class BounceGrad:
         self._set_change_scale(systems)
         # The authors' first temperature, in the units of this run's energies.
         self.acceptance = AcceptanceTemperature(math.exp(-9.8) * float(self.error_measure().weight.mean()))
-        self.structures = Structures.zeros(graph.edges, graph.nodes, graph.device)
-        if self.settings.bounce != "soft":
-            self._random_structures(graph.edges, graph.nodes)
+        self.structures = self._random_structures(graph)
         if resume and checkpoints is not None:
             found = checkpoints.latest(lambda message: tqdm.write(message, file=sys.stderr))
             if found is not None:
@@ -215,11 +217,12 @@ class BounceGrad:
             return metropolis_bounce(rollouts, self.structures, draws, temperature)
         start = self._draw_transitions(systems, batch)
         current = self.structures.edge_types[batch.edges]
-        rows = HeatBathRows(self.library, batch, systems.steps, start, error, current)
+        free = self._draw_free_edges(batch)
+        rows = HeatBathRows(self.library, batch, systems.steps, start, error, free, current)
         done = self._step / s.steps
         factor = linear_floor(done, s.first_temperature, s.last_temperature, s.temperature_share)
-        draws_now = self._draws(batch, self._step)
-        return heat_bath_bounce(parameters, batch, self.structures, rows, draws_now, factor, s.bounce == "sampled")
+        draws, sample = self._draws(batch, self._step), s.bounce == "sampled"
+        return heat_bath_bounce(parameters, batch, self.structures, rows, self.coupling, draws, factor, sample)
 
     def _polish(self, systems: SystemSet, batch: Batch, parameters: Tensor) -> BounceResult:
         """Robust where training is, so that the few structures that are wrong weigh little."""
@@ -235,7 +238,9 @@ class BounceGrad:
         """
         assert self.structures is not None
         if self.settings.bounce != "metropolis":
-            found = heat_bath_search(self.library, systems, self.error_measure(), temperature=0.0, seed=self.seed)
+            found = heat_bath_search(
+                self.library, systems, self.error_measure(), temperature=0.0, seed=self.seed, coupling=self.coupling
+            )
             self.structures = Structures(found.edge_types, found.node_types)
 
     def error_measure(self) -> ops.ErrorMeasure:
@@ -289,12 +294,21 @@ class BounceGrad:
         drawn = self._generator(2, self._step).integers(systems.steps - 1, size=(len(batch.systems), count))
         return torch.from_numpy(drawn).to(batch.states.device)
 
-    def _random_structures(self, edges: int, nodes: int) -> None:
-        assert self.structures is not None
-        generator, device = self._generator(3, 0), self.structures.edge_types.device
-        edge_types = generator.integers(self.library.edge_types, size=edges, dtype=np.uint8)
-        node_types = generator.integers(self.library.node_types, size=nodes, dtype=np.uint8)
-        self.structures = Structures(torch.from_numpy(edge_types).to(device), torch.from_numpy(node_types).to(device))
+    def _draw_free_edges(self, batch: Batch) -> Tensor | None:
+        """The edges that this step's heat bath frees: all, or as many as the settings' block allows."""
+        s = self.settings
+        graph = batch.graph
+        if largest_block(graph, s.edge_types) <= s.block:
+            return None
+        most = edges_in_block(s.edge_types, s.block)
+        return random_free_edges(graph, most, self._generator(4, self._step), self.coupling.undirected)
+
+    def _random_structures(self, graph: MegaGraph) -> Structures:
+        generator = self._generator(3, 0)
+        edge_types = generator.integers(self.library.edge_types, size=graph.edges, dtype=np.uint8)
+        node_types = generator.integers(self.library.node_types, size=graph.nodes, dtype=np.uint8)
+        edges, nodes = torch.from_numpy(edge_types).to(graph.device), torch.from_numpy(node_types).to(graph.device)
+        return Structures(self.coupling.applied(graph, edges), nodes)
 
     # State ----------------------------------------------------------------------------------------------------------
 

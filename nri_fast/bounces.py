@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nri_fast import ops
+from nri_fast.couplings import Coupling
 from nri_fast.heat_bath_rows import HeatBathRows
 from nri_fast.rollouts import Rollouts
 from nri_fast.system_set import Batch
@@ -59,26 +60,26 @@ def heat_bath_bounce(
     batch: Batch,
     structures: Structures,
     rows: HeatBathRows,
+    coupling: Coupling,
     draws: ops.Draws,
     temperature_factor: float,
     sample: bool,
 ) -> BounceResult:
-    """Scores every assignment and weighs them all by their responsibility, or draws one of them (`sample`).
+    """Scores every assignment of the free edges, weighs them, and draws one of them for every receiver.
 
-    The gradient is that of the responsibility-weighted mean score; of the drawn assignment's score with `sample`.
+    The gradient is that of the weighted mean score; of the drawn assignment's score with `sample`. What is drawn is
+    what later bounces hold, where they free some of the edges only.
     """
     scores = rows.scores(parameters)
-    temperature = temperature_factor * rows.spread(scores) + 1e-9
+    weighed = coupling.scores(rows.graph, scores)
+    temperature = temperature_factor * rows.spread(weighed) + 1e-9
+    weights = coupling.weights(rows, weighed, temperature)
+    edge_types, node_types = structures.edge_types[batch.edges], structures.node_types[batch.nodes]
+    coupling.draw(rows, weights, draws, edge_types, node_types)
+    structures.edge_types[batch.edges], structures.node_types[batch.nodes] = edge_types, node_types
     if sample:
-        drawn = structures.edge_types[batch.edges]
-        rows.sample(scores, temperature, draws, drawn)
-        structures.edge_types[batch.edges] = drawn
-        weights = rows.indicator(drawn)
-    else:
-        weights = rows.responsibilities(scores, temperature)
-        if rows.conditionals:  # the next bounce's rows hold the other edges at their likeliest types
-            structures.edge_types[batch.edges] = rows.likeliest(weights)[0]
-    weights = weights / rows.terms
+        weights = rows.indicator(edge_types, node_types)
+    weights = weights / batch.graph.nodes
     loss = torch.where(weights > 0, weights * scores, torch.zeros_like(scores)).sum()
     if float(weights.sum()) < 0.999:  # somewhere no alternative has a finite score: the modules have diverged
         loss = torch.full_like(loss, torch.nan)

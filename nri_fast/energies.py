@@ -303,7 +303,7 @@ def heat_bath_scores(
     Tensor
         Blocks on complete graphs of one size: [systems, N, K^(N-1)]; assignment ``a`` gives the i-th sender (ascending,
         the receiver left out) the type ``(a // K^(N-2-i)) % K``. Conditionals there: [systems, N, N-1, K]. On other
-        graphs flat, with the offsets of :func:`nri_fast.ops.row_offsets`.
+        graphs flat, with the offsets of :func:`nri_fast.ops.RowLayout`.
 
     Raises
     ------
@@ -339,8 +339,9 @@ def heat_bath_scores(
         if transitions.shape[1] == 0:
             raise ValueError("transitions: expected at least one per system, got none")
         start = transitions.contiguous().clone()
-    offsets = ops.row_offsets(graph, library.edge_types, current is not None)
-    problem = ops.HeatBathProblem(library, graph, states.detach(), steps, start, offsets, measure, nodes, current)
+    layout = ops.RowLayout.blocks if current is None else ops.RowLayout.conditionals
+    rows = layout(graph, library.edge_types)
+    problem = ops.HeatBathProblem(library, graph, states.detach(), steps, start, rows, measure, nodes, current)
     scores: Tensor = HeatBathScores.apply(library.flat_parameters(), problem)
     if graph.entities is None:
         return scores

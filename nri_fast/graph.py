@@ -188,6 +188,14 @@ class MegaGraph:
         return system, self.sender - first, self.receiver - first
 
     @cached_property
+    def reverse(self) -> Tensor:
+        """[edges] int64: the edge the other way round, -1 where there is none."""
+        key = self.receiver * self.nodes + self.sender  # ascending: the graph's order
+        wanted = self.sender * self.nodes + self.receiver
+        place = torch.searchsorted(key, wanted).clamp(max=max(0, self.edges - 1))
+        return torch.where(key[place] == wanted, place, torch.full_like(place, -1))
+
+    @cached_property
     def native(self) -> _core.Graph:
         """What the kernels see. Holds addresses of this object's arrays."""
         return _core.Graph(

@@ -3,22 +3,48 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nri_fast import ops
-from nri_fast.energies import LARGEST_BLOCK, largest_block
+from nri_fast.graph import MegaGraph
 from nri_fast.modules import ModuleLibrary
 from nri_fast.system_set import Batch
 
 
-class HeatBathRows:
-    """Rows of one batch: every assignment of a receiver's incoming edges (blocks), or every type of one edge given the
-    others (conditionals) where blocks are too large.
+@dataclass(frozen=True)
+class ReceiverGroup:
+    """Receivers with the same number f of free incoming edges, and so with the same table of rows.
 
-    With several node types, a receiver's rows run over its own types too, the node type slowest; blocks only.
+    Attributes
+    ----------
+    receivers : Tensor
+        [n] int64 entities.
+    edges : Tensor
+        [n, f] int64: the free edges of each, in the graph's order.
+    rows : Tensor
+        [n, R] int64: the rows of each.
+    rows_of_type : Tensor
+        [f, K, R / K] int64: which of a receiver's rows give its p-th free edge the type k.
+    gives_type : Tensor
+        [f, K, R] float64: one where they do.
+    """
+
+    receivers: Tensor
+    edges: Tensor
+    rows: Tensor
+    rows_of_type: Tensor
+    gives_type: Tensor
+
+
+class HeatBathRows:
+    """Rows of one batch: every assignment of a receiver's free incoming edges.
+
+    With several node types, a receiver's rows run over its own types too, the node type slowest.
 
     Parameters
     ----------
@@ -32,8 +58,10 @@ class HeatBathRows:
         [B, L] int64: the transitions' first steps.
     error : ErrorMeasure
         How errors are measured.
-    current : Tensor
-        [batch edges] uint8 types that the other edges have, for conditionals.
+    free : Tensor, optional
+        [batch edges] bool: the edges whose types vary. All if not given.
+    edge_types : Tensor, optional
+        [batch edges] uint8: types of the edges that do not vary. Needed with `free`.
     """
 
     def __init__(
@@ -43,44 +71,61 @@ class HeatBathRows:
         steps: int,
         start: Tensor,
         error: ops.ErrorMeasure,
-        current: Tensor,
+        free: Tensor | None = None,
+        edge_types: Tensor | None = None,
     ) -> None:
         graph = batch.graph
         self.edge_types, self.node_types, self.graph = library.edge_types, library.node_types, graph
-        self.conditionals = largest_block(graph, library.edge_types) > LARGEST_BLOCK
-        if self.conditionals and library.node_types > 1:
-            raise ValueError(
-                f"node_types: {library.node_types} with {largest_block(graph, library.edge_types)} assignments of an "
-                f"entity's incoming edges; the heat bath handles one node type above {LARGEST_BLOCK}: use bounce "
-                "'metropolis'"
-            )
-        offset = ops.row_offsets(graph, library.edge_types, self.conditionals)
-        problem = ops.HeatBathProblem(
-            library, graph, batch.states, steps, start, offset, error, None, current if self.conditionals else None
-        )
+        self._free, self._held_types = free, edge_types
+        self.layout = ops.RowLayout.blocks(graph, library.edge_types, free)
+        problem = ops.HeatBathProblem(library, graph, batch.states, steps, start, self.layout, error, None, edge_types)
         self._problems = [problem]
         if library.node_types > 1:
             types = [
                 torch.full((graph.nodes,), m, dtype=torch.uint8, device=graph.device) for m in range(self.node_types)
             ]
             self._problems = [dataclasses.replace(problem, node_types=t) for t in types]
-        self.row_offset = offset * self.node_types
-        self._group = self.edge_types if self.conditionals else 0
-
-    @property
-    def terms(self) -> int:
-        """Number of distributions that the weights consist of: receivers, or edges."""
-        return self.graph.edges if self.conditionals else self.graph.nodes
+        self.row_offset = self.layout.offset * self.node_types
 
     @cached_property
     def _place(self) -> Tensor:
         """[M, rows of one node type]: where the row stands among the rows of all node types."""
-        offset = self._problems[0].row_offset
+        offset = self.layout.offset
         rows = offset.diff()
         receiver = torch.repeat_interleave(torch.arange(len(rows), device=offset.device), rows)
         within = torch.arange(int(offset[-1]), device=offset.device) - offset[receiver]
         first = offset[receiver] * self.node_types + within
         return torch.stack([first + m * rows[receiver] for m in range(self.node_types)])
+
+    @cached_property
+    def groups(self) -> list[ReceiverGroup]:
+        """All receivers, those with equally many free edges together."""
+        graph, device = self.graph, self.graph.device
+        free = torch.ones(graph.edges, dtype=torch.bool, device=device) if self._free is None else self._free
+        edges = free.nonzero().flatten()
+        count = torch.zeros(graph.nodes, dtype=torch.int64, device=device).index_add(
+            0, graph.receiver[edges], torch.ones_like(edges)
+        )
+        first = count.cumsum(0) - count
+        groups = []
+        for f in count.unique().tolist():
+            receivers = (count == f).nonzero().flatten()
+            block = self.edge_types**f
+            size = self.node_types * block
+            row = torch.arange(size, device=device)
+            place = torch.arange(f, device=device)
+            types = row[:, None] // self.edge_types ** (f - 1 - place) % self.edge_types  # [R, f]
+            gives = types.T[:, None, :] == torch.arange(self.edge_types, device=device)[:, None]  # [f, K, R]
+            groups.append(
+                ReceiverGroup(
+                    receivers,
+                    edges[first[receivers][:, None] + place],
+                    self.row_offset[receivers][:, None] + row,
+                    gives.nonzero()[:, 2].view(f, self.edge_types, size // self.edge_types),
+                    gives.double(),
+                )
+            )
+        return groups
 
     def scores(self, parameters: Tensor) -> Tensor:
         """[rows] scores."""
@@ -100,9 +145,7 @@ class HeatBathRows:
         return torch.stack(parts).sum(0)
 
     def spread(self, scores: Tensor) -> float:
-        """Mean over receivers (edges) of the standard deviation of their scores: the unit of temperatures."""
-        if self.conditionals:
-            return float(scores.view(-1, self.edge_types).double().std(-1).nanmean())
+        """Mean over receivers of the standard deviation of their scores: the unit of temperatures."""
         rows = self.row_offset.diff()
         receiver = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), rows)
         zero = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
@@ -112,83 +155,110 @@ class HeatBathRows:
         return float(spread.nanmean()) if spread.numel() else 0.0
 
     def responsibilities(self, scores: Tensor, temperature: float) -> Tensor:
-        """[rows] softmax(-scores / temperature) of each receiver's (each edge's) rows."""
-        return ops.responsibilities(self.row_offset, scores, temperature, self._group)
+        """[rows] softmax(-scores / temperature) of each receiver's rows."""
+        return ops.responsibilities(self.row_offset, scores, temperature)
 
     def in_likelihood_units(self, scores: Tensor) -> Tensor:
-        """Scores as minus log-likelihoods of a receiver's scored transitions (L of them, D features each).
+        """Scores as minus log-likelihoods of a receiver's scored transitions (see :func:`likelihood_units`)."""
+        rows = self.row_offset.diff()
+        owner = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), rows)
+        return likelihood_units(self._problems[0], scores, owner, len(rows))
 
-        Robust: every transition has an unknown variance of its own, integrated out, which gives the likelihood
-        ``prod (s^2 + e)^(-D / 2)``. Squared: Gaussian errors, their variance the mean error of the receiver's best row.
-        """
-        problem = self._problems[0]
-        scaled = scores * (0.5 * problem.library.features * problem.start.shape[1])
-        if problem.error.scale_squared is not None:
-            return scaled
-        if self.conditionals:
-            owner = torch.arange(self.graph.edges, device=scores.device).repeat_interleave(self.edge_types)
-        else:
-            rows = self.row_offset.diff()
-            owner = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), rows)
-        lowest = torch.full((self.terms,), torch.inf, dtype=scores.dtype, device=scores.device)
-        lowest = lowest.scatter_reduce(0, owner, scores.nan_to_num(torch.inf), "amin")
-        return scaled / lowest.clamp(min=torch.finfo(scores.dtype).tiny)[owner]
-
-    def sample(self, scores: Tensor, temperature: float, draws: ops.Draws, edge_types: Tensor) -> None:
-        """Draws edge types in place. Handles one node type."""
-        if self.node_types > 1:
-            raise ValueError(f"node_types: {self.node_types}, but sampling handles one; use the soft heat bath")
+    def sample(
+        self, scores: Tensor, temperature: float, draws: ops.Draws, edge_types: Tensor, node_types: Tensor
+    ) -> None:
+        """Draws the free edges' and the entities' types, in place."""
         ops.heat_bath_sample(
-            self.graph, draws, self.edge_types, self.conditionals, self.row_offset, scores, temperature, edge_types
+            self.graph,
+            draws,
+            self.edge_types,
+            self.layout,
+            scores,
+            temperature,
+            edge_types,
+            self.node_types,
+            node_types,
         )
 
-    def indicator(self, edge_types: Tensor) -> Tensor:
-        """[rows] one at the row of each receiver (edge) that `edge_types` says, for one node type."""
+    def indicator(self, edge_types: Tensor, node_types: Tensor) -> Tensor:
+        """[rows] one at each receiver's row that has these types."""
+        assert self.layout.stride is not None
         weights = torch.zeros(int(self.row_offset[-1]), dtype=self._problems[0].states.dtype, device=self.graph.device)
-        if self.conditionals:
-            weights.view(-1, self.edge_types).scatter_(1, edge_types.long()[:, None], 1.0)
-            return weights
-        row = torch.zeros_like(self.row_offset[:-1]).index_add(
-            0, self.graph.receiver, edge_types.long() * self._digit_value
-        )
+        row = node_types.long() * self.layout.offset.diff() if self.node_types > 1 else self.row_offset.new_zeros(1)
+        row = row.expand(self.graph.nodes).index_add(0, self.graph.receiver, edge_types.long() * self.layout.stride)
         weights[self.row_offset[:-1] + row] = 1.0
         return weights
 
-    @cached_property
-    def _digit_value(self) -> Tensor:
-        """[E] what one step of an edge's type adds to its receiver's row number."""
-        graph = self.graph
-        place = torch.arange(graph.edges, device=graph.device) - graph.in_offset[graph.receiver]
-        later = graph.in_offset.diff()[graph.receiver] - 1 - place
-        return torch.pow(torch.full_like(later, self.edge_types), later)
-
     def edge_probabilities(self, weights: Tensor) -> Tensor:
-        """[E, K] marginal probability of each edge's types."""
-        if self.conditionals:
-            return weights.view(-1, self.edge_types)
-        graph = self.graph
-        rows = self.row_offset.diff()[graph.receiver]
-        edge = torch.repeat_interleave(torch.arange(graph.edges, device=graph.device), rows)
-        begins = rows.cumsum(0) - rows
-        row = torch.arange(len(edge), device=graph.device) - begins[edge]
-        types = row // self._digit_value[edge] % self.edge_types
-        marginal = torch.zeros(graph.edges * self.edge_types, dtype=torch.float64, device=graph.device)
-        marginal.index_add_(
-            0, edge * self.edge_types + types, weights[self.row_offset[graph.receiver][edge] + row].double()
-        )
-        return marginal.view(-1, self.edge_types).to(weights.dtype)
+        """[E, K] marginal probability of each edge's types; a held edge has its type for certain."""
+        marginal = torch.zeros(self.graph.edges, self.edge_types, dtype=torch.float64, device=self.graph.device)
+        if self._held_types is not None:
+            marginal.scatter_(1, self._held_types.long()[:, None], 1.0)
+        for group in self.groups:
+            weight = weights.double()[group.rows]
+            marginal[group.edges] = weight[:, group.rows_of_type].sum(-1)
+        return marginal.to(weights.dtype)
 
     def node_probabilities(self, weights: Tensor) -> Tensor:
         """[V, M] marginal probability of each entity's types."""
         if self.node_types == 1:
             return torch.ones(self.graph.nodes, 1, dtype=weights.dtype, device=weights.device)
-        receiver = torch.repeat_interleave(
-            torch.arange(self.graph.nodes, device=weights.device), self._problems[0].row_offset.diff()
-        )
-        columns = [weights.new_zeros(self.graph.nodes).index_add(0, receiver, weights[p]) for p in self._place]
-        return torch.stack(columns, -1)
+        marginal = torch.empty(self.graph.nodes, self.node_types, dtype=torch.float64, device=weights.device)
+        for group in self.groups:
+            weight = weights.double()[group.rows]
+            marginal[group.receivers] = weight.view(len(weight), self.node_types, -1).sum(-1)
+        return marginal.to(weights.dtype)
 
-    def likeliest(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """[E] and [V] uint8: the likeliest types by their marginals."""
-        edges = self.edge_probabilities(weights).argmax(-1).to(torch.uint8)
-        return edges, self.node_probabilities(weights).argmax(-1).to(torch.uint8)
+
+def likelihood_units(problem: ops.HeatBathProblem, scores: Tensor, owner: Tensor, owners: int) -> Tensor:
+    """Scores as minus log-likelihoods of the scored transitions (L of them, D features each).
+
+    Robust: every transition has an unknown variance of its own, integrated out, which gives the likelihood
+    ``prod (s^2 + e)^(-D / 2)``. Squared: Gaussian errors, their variance the mean error of the best of the rows that
+    have the same `owner` ([rows] int64, 0 to `owners` - 1).
+    """
+    scaled = scores * (0.5 * problem.library.features * problem.start.shape[1])
+    if problem.error.scale_squared is not None:
+        return scaled
+    lowest = torch.full((owners,), torch.inf, dtype=scores.dtype, device=scores.device)
+    lowest = lowest.scatter_reduce(0, owner, scores.nan_to_num(torch.inf), "amin")
+    return scaled / lowest.clamp(min=torch.finfo(scores.dtype).tiny)[owner]
+
+
+def edges_in_block(edge_types: int, block: int) -> int:
+    """The most edges, at least one, that have at most `block` assignments together."""
+    most = 1
+    while edge_types > 1 and edge_types ** (most + 1) <= block:
+        most += 1
+    return most
+
+
+def random_free_edges(graph: MegaGraph, most: int, generator: np.random.Generator, undirected: bool) -> Tensor:
+    """[E] bool: some `most` of every receiver's incoming edges, drawn by the entities' numbers within their systems.
+
+    So systems of one size have the same edges free, and what is free in a system does not depend on its batch.
+
+    Parameters
+    ----------
+    graph : MegaGraph
+        Who may act on whom.
+    most : int
+        Free edges per receiver.
+    generator : numpy.random.Generator
+        Decides.
+    undirected : bool
+        Both directions of a pair are free, or none is; some receivers have fewer free edges then.
+    """
+    size = max(graph.sizes)
+    table = generator.random((size, size))
+    if undirected:
+        table = np.minimum(table, table.T)
+    keys = graph.flatten_types(torch.from_numpy(table).expand(graph.systems, -1, -1).to(graph.device))
+    order = keys.argsort(stable=True)
+    order = order[graph.receiver[order].argsort(stable=True)]
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(graph.edges, device=graph.device) - graph.in_offset[graph.receiver[order]]
+    free = rank < most
+    if undirected:
+        free &= free[graph.reverse] | (graph.reverse < 0)
+    return free

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from nri_fast import energies, metrics, ops
 from nri_fast.calibration import expected_calibration_error
+from nri_fast.couplings import Coupling
+from nri_fast.heat_bath_search import heat_bath_search
 from nri_fast.run import Run
-from nri_fast.search import heat_bath_search, metropolis_search
+from nri_fast.search import metropolis_search
 from nri_fast.trajectory_data import TrajectoryData
 
 HORIZONS = (1, 10, 20)
@@ -72,7 +74,8 @@ def infer(run: Run, data: TrajectoryData, seed: int = 0, progress: bool = False)
     else:
         if systems.steps < 2:
             raise ValueError(f"data: expected at least 2 steps, got {systems.steps}")
-        found = heat_bath_search(run.library, systems, run.error_measure(), None, seed, progress)
+        coupling = Coupling(run.settings.undirected, run.settings.shared)
+        found = heat_bath_search(run.library, systems, run.error_measure(), None, seed, progress, coupling)
     graph, count = systems.graph, data.systems
     probability = torch.stack([graph.adjacency(column) for column in found.edge_probabilities.unbind(-1)], -1)
     nodes = found.node_types if run.settings.node_types > 1 else None

@@ -208,20 +208,56 @@ def forecast(
     return states
 
 
-def row_offsets(graph: MegaGraph, edge_types_count: int, conditionals: bool) -> Tensor:
-    """[nodes + 1] int64: where each receiver's heat-bath scores begin."""
-    degree = graph.in_offset.diff()
-    blocks = torch.pow(torch.full_like(degree, edge_types_count), degree)
-    rows = degree * edge_types_count if conditionals else blocks
-    return torch.cat([rows.new_zeros(1), rows.cumsum(0)])
+@dataclass(frozen=True)
+class RowLayout:
+    """Which alternatives a heat bath scores for each receiver. See ``csrc/ops/heat_bath.h``.
+
+    Attributes
+    ----------
+    offset : Tensor
+        [nodes + 1] int64: where each receiver's rows begin.
+    stride : Tensor or None
+        Blocks: [edges] int64, how many rows lie between two types of a free edge, 0 for an edge that is held.
+        None: conditionals.
+    """
+
+    offset: Tensor
+    stride: Tensor | None
+
+    @classmethod
+    def conditionals(cls, graph: MegaGraph, edge_types_count: int) -> RowLayout:
+        """Every type of each edge, the others staying as they are."""
+        return cls(_offsets(graph.in_offset.diff() * edge_types_count), None)
+
+    @classmethod
+    def blocks(cls, graph: MegaGraph, edge_types_count: int, free: Tensor | None = None) -> RowLayout:
+        """Every assignment of a receiver's incoming edges; of those marked in ``free`` [edges], where it is given."""
+        count = graph.in_offset.diff() if free is None else None
+        place = torch.arange(graph.edges, device=graph.device)
+        if free is None:
+            later = graph.in_offset[graph.receiver + 1] - 1 - place
+        else:
+            before = _offsets(free.long())  # free edges in front of each edge
+            count = before[graph.in_offset].diff()
+            later = before[graph.in_offset[graph.receiver + 1]] - before[1:]
+        stride = torch.pow(torch.full_like(later, edge_types_count), later)
+        if free is not None:
+            stride = torch.where(free, stride, torch.zeros_like(stride))
+        assert count is not None
+        return cls(_offsets(torch.pow(torch.full_like(count, edge_types_count), count)), stride)
+
+
+def _offsets(sizes: Tensor) -> Tensor:
+    """Where each of consecutive ranges begins, and the end."""
+    return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
 
 
 @dataclass(frozen=True)
 class HeatBathProblem:
     """Arguments that heat-bath scores and their gradient share. See ``csrc/ops/heat_bath.h``.
 
-    ``start`` is [systems, transitions] int64; ``edge_types`` [edges] is None for blocks (every assignment of a
-    receiver's incoming edges) and the current types for conditionals (one edge at a time given the others).
+    ``start`` is [systems, transitions] int64; ``edge_types`` [edges], the current types, may be None for blocks that
+    hold no edge.
     """
 
     library: ModuleLibrary
@@ -229,7 +265,7 @@ class HeatBathProblem:
     states: Tensor
     steps: int
     start: Tensor
-    row_offset: Tensor
+    rows: RowLayout
     error: ErrorMeasure
     node_types: Tensor | None = None
     edge_types: Tensor | None = None
@@ -243,12 +279,13 @@ class HeatBathProblem:
             self.graph.native,
             _core.Trajectories(self.steps, _address(self.states)),
             self.error.native,
-            self.edge_types is not None,
+            self.rows.stride is None,
             self.start.shape[1],
             _address(self.start),
             _address(self.node_types),
             _address(self.edge_types),
-            _address(self.row_offset),
+            _address(self.rows.offset),
+            _address(self.rows.stride),
             _address(cotangent),
             _address(output),
         )
@@ -256,7 +293,7 @@ class HeatBathProblem:
 
     def scores(self, parameters: Tensor) -> Tensor:
         """[rows] scores."""
-        return self._call(parameters, None, self.states.new_empty(int(self.row_offset[-1])))
+        return self._call(parameters, None, self.states.new_empty(int(self.rows.offset[-1])))
 
     def gradient(self, parameters: Tensor, cotangent: Tensor) -> Tensor:
         """[P] gradient of the sum of ``cotangent * scores``. Rows of zero cotangent cost nothing."""
@@ -348,13 +385,18 @@ def heat_bath_sample(
     graph: MegaGraph,
     draws: Draws,
     edge_types_count: int,
-    conditionals: bool,
-    row_offset: Tensor,
+    rows: RowLayout,
     scores: Tensor,
     temperature: float,
     edge_types: Tensor,
+    node_types_count: int = 1,
+    node_types: Tensor | None = None,
 ) -> None:
-    """Draws types from softmax(-scores / temperature), in place in ``edge_types``. See ``csrc/ops/anneal.h``."""
+    """Draws types from softmax(-scores / temperature), in place. See ``csrc/ops/anneal.h``.
+
+    ``rows`` are the blocks of one node type; ``scores`` has them for each node type, the receiver's own type slowest.
+    """
+    offset = rows.offset * node_types_count
     _core.heat_bath_sample(
         _place(scores),
         scores.dtype == torch.float64,
@@ -363,11 +405,13 @@ def heat_bath_sample(
         draws.step,
         _address(draws.system_ids),
         edge_types_count,
-        conditionals,
-        _address(row_offset),
+        node_types_count,
+        _address(offset),
+        _address(rows.stride),
         _address(scores),
         temperature,
         _address(edge_types),
+        _address(node_types),
     )
 
 

@@ -1,4 +1,4 @@
-"""Structures of systems under fixed modules, by the heat bath or by a Metropolis chain, with probabilities."""
+"""Structures of systems under fixed modules, by a Metropolis chain, and what every search returns."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from nri_fast import ops
-from nri_fast.energies import LARGEST_BLOCK, all_transitions
-from nri_fast.heat_bath_rows import HeatBathRows
+from nri_fast.energies import LARGEST_BLOCK
 from nri_fast.modules import ModuleLibrary
 from nri_fast.rollouts import Rollouts
 from nri_fast.system_set import Batch, SystemSet
 
 SCORES_AT_ONCE = 1 << 24  # heat-bath rows held in memory together
 SYSTEMS_AT_ONCE = 1024
-EDGE_SWEEPS = 10  # passes over every incoming edge, where an entity has too many to weigh their types jointly
 PROPOSALS_PER_EDGE = 12  # of a Metropolis chain
 
 
@@ -53,64 +51,16 @@ class Found:
     def put(
         self,
         batch: Batch,
-        edge_types: Tensor,
-        node_types: Tensor,
         edge_probabilities: Tensor,
         node_probabilities: Tensor,
+        edge_types: Tensor | None = None,
+        node_types: Tensor | None = None,
     ) -> None:
-        """Writes what was found for a batch to its systems' places."""
-        self.edge_types[batch.edges] = edge_types
-        self.node_types[batch.nodes] = node_types
+        """Writes what was found for a batch to its systems' places; types that are not given are the likeliest."""
+        self.edge_types[batch.edges] = edge_probabilities.argmax(-1).byte() if edge_types is None else edge_types
+        self.node_types[batch.nodes] = node_probabilities.argmax(-1).byte() if node_types is None else node_types
         self.edge_probabilities[batch.edges] = edge_probabilities
         self.node_probabilities[batch.nodes] = node_probabilities
-
-
-def heat_bath_search(
-    library: ModuleLibrary,
-    systems: SystemSet,
-    error: ops.ErrorMeasure,
-    temperature: float | None = None,
-    seed: int = 0,
-    progress: bool = False,
-) -> Found:
-    """Heat bath on all one-step transitions: exact marginals of every receiver's incoming edges.
-
-    Where an entity has too many incoming edges for that, edges are redrawn one at a time while the temperature falls,
-    and the probabilities are conditional on the structure reached.
-
-    Parameters
-    ----------
-    library : ModuleLibrary
-        Fixed modules.
-    systems : SystemSet
-        Systems to search, in normalised units.
-    error : ErrorMeasure
-        As in training.
-    temperature : float, optional
-        Of the marginals, in the units of a receiver's mean score. By default that at which they are the likelihood's
-        (see :meth:`HeatBathRows.in_likelihood_units`).
-    seed : int
-        Names the random draws.
-    progress : bool
-        Show a progress bar.
-    """
-    found = Found.empty(library, systems)
-    with ops.one_torch_thread(), torch.no_grad():
-        parameters = library.flat_parameters()
-        for batch in _batches(library, systems, progress):
-            start = all_transitions(batch.graph, systems.steps)
-            types = torch.zeros(batch.graph.edges, dtype=torch.uint8, device=batch.graph.device)
-            rows = HeatBathRows(library, batch, systems.steps, start, error, types)
-            if rows.conditionals:
-                _anneal_edges(rows, batch, parameters, types, seed)
-            scores = rows.scores(parameters)
-            if temperature is None:
-                weights = rows.responsibilities(rows.in_likelihood_units(scores), 1.0)
-            else:
-                weights = rows.responsibilities(scores, temperature)
-            edges, nodes = rows.edge_probabilities(weights), rows.node_probabilities(weights)
-            found.put(batch, edges.argmax(-1).byte(), nodes.argmax(-1).byte(), edges, nodes)
-    return found
 
 
 def metropolis_search(
@@ -131,18 +81,18 @@ def metropolis_search(
     Parameters
     ----------
     library, systems, error, seed, progress
-        As for :func:`heat_bath_search`.
+        As for :func:`nri_fast.heat_bath_search.heat_bath_search`.
     rollout : int
         Steps that a roll-out takes between recorded states (R).
     """
     found = Found.empty(library, systems)
     with ops.one_torch_thread(), torch.no_grad():
         parameters = library.flat_parameters()
-        for batch in _batches(library, systems, progress):
+        for batch in batches(library, systems, progress):
             chain = _Chain(Rollouts(library, parameters, batch, systems.steps, rollout, error), seed)
             chain.anneal()
             chain.descend()
-            found.put(batch, chain.edge_types, chain.node_types, *chain.conditionals())
+            found.put(batch, *chain.conditionals(), chain.edge_types, chain.node_types)
     return found
 
 
@@ -247,7 +197,7 @@ def _lowest(energy: Tensor, systems: int) -> tuple[Tensor, Tensor]:
     return lowest.indices, lowest.values
 
 
-def _batches(library: ModuleLibrary, systems: SystemSet, progress: bool) -> Iterator[Batch]:
+def batches(library: ModuleLibrary, systems: SystemSet, progress: bool) -> Iterator[Batch]:
     """Systems a few at a time, behind a progress bar.
 
     A batch's systems have the same numbers of entities, edges and edges into their best-connected entity, so that how
@@ -272,16 +222,3 @@ def _batches(library: ModuleLibrary, systems: SystemSet, progress: bool) -> Iter
             for some in ids[alike].split(size):
                 yield systems.batch(some)
                 bar.update(len(some))
-
-
-def _anneal_edges(rows: HeatBathRows, batch: Batch, parameters: Tensor, types: Tensor, seed: int) -> None:
-    """Redraws edge after edge of every receiver, ever colder, then greedily; `types` (the rows' own) change in place.
-
-    Temperatures are in likelihood units, so that no system's depends on another's.
-    """
-    bounces = EDGE_SWEEPS * int(batch.graph.in_offset.diff().max())
-    for step in range(bounces):
-        done = step / bounces
-        temperature = 0.0 if done > 0.8 else 100.0 * 10.0 ** (-3.0 * done)
-        scores = rows.in_likelihood_units(rows.scores(parameters))
-        rows.sample(scores, temperature, ops.Draws(seed, step, batch.systems), types)

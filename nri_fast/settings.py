@@ -28,6 +28,13 @@ class Settings:
     bounce : {"soft", "sampled", "metropolis"}
         How structures are searched: heat bath weighing every assignment, heat bath drawing one, or the paper's
         Metropolis chain on roll-out energies.
+    undirected : bool
+        Both directions of a pair have one type.
+    shared : bool
+        All systems are recordings of one structure.
+    block : int
+        Heat bath: most assignments of a receiver's incoming edges that are weighed jointly. Where there are more, every
+        step frees a random choice of edges and holds the others.
     steps : int
         Gradient steps.
     batch : int
@@ -69,6 +76,9 @@ class Settings:
     relative: tuple[str, ...] = ("x", "y", "z")
     silent: bool = False
     bounce: Bounce = "soft"
+    undirected: bool = False
+    shared: bool = False
+    block: int = 128
     steps: int = 1000
     batch: int = 25
     transitions: int = 12
@@ -88,7 +98,17 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        whole = ("edge_types", "node_types", "message", "steps", "batch", "transitions", "rollout", "proposals")
+        whole = (
+            "edge_types",
+            "node_types",
+            "message",
+            "steps",
+            "batch",
+            "transitions",
+            "rollout",
+            "proposals",
+            "block",
+        )
         for name, least in [*((name, 1) for name in whole), ("polish_steps", 0)]:
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:

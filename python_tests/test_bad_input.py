@@ -16,7 +16,8 @@ from torch import Tensor
 
 import nri_fast as nf
 from nri_fast import energies
-from nri_fast.search import heat_bath_search, metropolis_search
+from nri_fast.heat_bath_search import heat_bath_search
+from nri_fast.search import metropolis_search
 
 SYSTEMS, STEPS, N, D = 3, 5, 3, 2
 NAN, INF = float("nan"), float("inf")

@@ -10,8 +10,8 @@ import torch
 import nri_fast as nf
 from nri_fast import metrics
 from nri_fast.bouncegrad import BounceGrad
+from nri_fast.heat_bath_search import heat_bath_search
 from nri_fast.run import initial_library
-from nri_fast.search import heat_bath_search
 
 
 def test_springs_are_told_apart_on_systems_never_seen():

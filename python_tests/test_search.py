@@ -11,8 +11,9 @@ from cases import assert_close, assert_same_bits
 
 import nri_fast as nf
 from nri_fast import energies, ops, search
+from nri_fast.heat_bath_search import heat_bath_search
 from nri_fast.rollouts import Rollouts
-from nri_fast.search import heat_bath_search, metropolis_search
+from nri_fast.search import metropolis_search
 
 D, STEPS = 2, 9
 

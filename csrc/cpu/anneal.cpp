@@ -162,32 +162,26 @@ void decide_all(const GraphView& graph, const DrawView& draws, const T* temperat
 }
 
 template <typename T>
-void sample_all(const GraphView& graph, const DrawView& draws, int64_t edge_types_count, bool conditionals,
-                const int64_t* row_offset, const T* scores, double temperature, uint8_t* edge_types,
-                const Execution& execution) {
+void sample_all(const GraphView& graph, const DrawView& draws, int64_t edge_types_count, int64_t node_types_count,
+                const int64_t* row_offset, const int64_t* stride, const T* scores, double temperature,
+                uint8_t* edge_types, uint8_t* node_types, const Execution& execution) {
   parallel_chunks(execution, graph.systems, kSystemsPerChunk, [&](int64_t begin, int64_t end) {
     std::vector<double> weights;
     for (int64_t b = begin; b < end; ++b) {
       const Range nodes = nodes_of(graph, b);
       for (int64_t v = nodes.begin; v < nodes.end; ++v) {
         const Range incoming{graph.in_offset[v], graph.in_offset[v + 1]};
-        if (incoming.size() == 0) continue;
+        const int64_t rows = row_offset[v + 1] - row_offset[v];
+        if (rows <= 1) continue;
         const Philox4 bits = draw(draws.seed, Stream::heat_bath, draws.system_ids[b], draws.step,
                                   static_cast<uint32_t>(v - nodes.begin));
         const double u = uniform(bits.x, bits.y);
-        if (conditionals) {
-          const int64_t edge = draws.step % incoming.size();
-          const T* rows = scores + row_offset[v] + edge * edge_types_count;
-          const int64_t type = draw_row(rows, edge_types_count, temperature, u, weights);
-          if (type >= 0) edge_types[incoming.begin + edge] = static_cast<uint8_t>(type);
-        } else {
-          const int64_t rows = row_offset[v + 1] - row_offset[v];
-          int64_t assignment = draw_row(scores + row_offset[v], rows, temperature, u, weights);
-          if (assignment < 0) continue;
-          for (int64_t e = incoming.end - 1; e >= incoming.begin; --e) {
-            edge_types[e] = static_cast<uint8_t>(assignment % edge_types_count);
-            assignment /= edge_types_count;
-          }
+        const int64_t drawn = draw_row(scores + row_offset[v], rows, temperature, u, weights);
+        if (drawn < 0) continue;
+        const int64_t block = rows / node_types_count;
+        if (node_types_count > 1) node_types[v] = static_cast<uint8_t>(drawn / block);
+        for (int64_t e = incoming.begin; e < incoming.end; ++e) {
+          if (stride[e] > 0) edge_types[e] = static_cast<uint8_t>(drawn % block / stride[e] % edge_types_count);
         }
       }
     }
@@ -218,10 +212,11 @@ void responsibilities_all(int64_t receivers, const int64_t* row_offset, int64_t 
     decide_all(graph, draws, temperature, proposed_energy, proposed_edge_types, proposed_node_types, energy,          \
                edge_types, node_types, counts, execution);                                                            \
   }                                                                                                                   \
-  void heat_bath_sample(const GraphView& graph, const DrawView& draws, int64_t edge_types_count, bool conditionals,   \
-                        const int64_t* row_offset, const T* scores, double temperature, uint8_t* edge_types,          \
-                        const Execution& execution) {                                                                 \
-    sample_all(graph, draws, edge_types_count, conditionals, row_offset, scores, temperature, edge_types, execution); \
+  void heat_bath_sample(const GraphView& graph, const DrawView& draws, int64_t edge_types_count,                      \
+                        int64_t node_types_count, const int64_t* row_offset, const int64_t* stride, const T* scores,  \
+                        double temperature, uint8_t* edge_types, uint8_t* node_types, const Execution& execution) {   \
+    sample_all(graph, draws, edge_types_count, node_types_count, row_offset, stride, scores, temperature, edge_types, \
+               node_types, execution);                                                                                \
   }                                                                                                                   \
   void responsibilities(int64_t receivers, const int64_t* row_offset, int64_t group, const T* scores,                 \
                         double temperature, T* weights, const Execution& execution) {                                 \

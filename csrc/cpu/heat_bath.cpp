@@ -91,6 +91,24 @@ class RowBlock {
   Waiting waiting_[kNodeRows];
 };
 
+// Which (type, edge) pairs the rows read: [K, edges of the group]. An edge that is held is read under its type alone.
+template <typename T>
+const uint8_t* pairs_read(Arena& arena, const HeatBathProblem<T>& problem, const ReceiverGroup& group,
+                          const std::vector<Assignments>& assignments) {
+  const int64_t edges = group.edges(), types = problem.library.edge_types;
+  uint8_t* read = arena.take<uint8_t>(types * edges);
+  std::fill_n(read, types * edges, uint8_t{0});
+  for (int64_t j = 0; j < group.receivers(); ++j) {
+    const int64_t first_edge = problem.graph.in_offset[group.first_node + j] - group.first_edge;
+    const std::vector<int64_t>& held = assignments[j].types();
+    for (size_t i = 0; i < held.size(); ++i) read[held[i] * edges + first_edge + static_cast<int64_t>(i)] = 1;
+    for (const int64_t i : assignments[j].free()) {
+      for (int64_t k = 0; k < types; ++k) read[k * edges + first_edge + i] = 1;
+    }
+  }
+  return read;
+}
+
 template <typename T>
 void score_group(const HeatBathProblem<T>& problem, const SplitLibrary<T>& library, const ReceiverGroup& group,
                  T* scores) {
@@ -98,19 +116,17 @@ void score_group(const HeatBathProblem<T>& problem, const SplitLibrary<T>& libra
   const SplitNodeModule<T>& module = library.node[group.node_type];
   const int64_t features = library.features, width = padded<T>(module.first_width());
   const int64_t chunk = std::min(problem.transitions, transitions_in_chunk(group));
-  const int64_t pairs = group.edges() * problem.library.edge_types;
-  uint8_t* wanted = arena.take<uint8_t>(pairs);
-  std::fill_n(wanted, pairs, uint8_t{1});
-  const MessageTable<T> table(arena, problem, library, group, wanted, chunk, false);
+  std::vector<Assignments> assignments;
+  for (int64_t v = group.first_node; v < group.last_node; ++v) assignments.emplace_back(problem, v);
+  const MessageTable<T> table(arena, problem, library, group, pairs_read(arena, problem, group, assignments), chunk,
+                              false);
   const int64_t first_row = problem.row_offset[group.first_node];
   ErrorSums<T> errors(arena, problem.error, problem.row_offset[group.last_node] - first_row);
   RowBlock<T> block(arena, module, features);
   T* state = arena.take<T>(padded<T>(features));
-  std::vector<Assignments> assignments;
   std::vector<FirstLayerSums<T>> sums;
-  for (int64_t v = group.first_node; v < group.last_node; ++v) {
-    assignments.emplace_back(problem, v);
-    sums.emplace_back(arena, static_cast<int64_t>(assignments.back().types().size()), width);
+  for (const Assignments& assignment : assignments) {
+    sums.emplace_back(arena, static_cast<int64_t>(assignment.types().size()), width);
   }
   for (int64_t l = 0; l < problem.transitions; l += chunk) {
     const int64_t count = std::min(chunk, problem.transitions - l);

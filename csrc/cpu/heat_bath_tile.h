@@ -109,41 +109,51 @@ class Assignments {
  public:
   template <typename T>
   Assignments(const HeatBathProblem<T>& problem, int64_t node)
-      : count_(problem.library.edge_types),
+      : conditionals_(problem.rows == HeatBathRows::conditionals),
+        count_(problem.library.edge_types),
         rows_(problem.row_offset[node + 1] - problem.row_offset[node]),
-        current_(problem.rows == HeatBathRows::conditionals ? problem.edge_types + problem.graph.in_offset[node]
-                                                            : nullptr),
-        types_(problem.graph.in_offset[node + 1] - problem.graph.in_offset[node]) {}
+        current_(problem.edge_types ? problem.edge_types + problem.graph.in_offset[node] : nullptr),
+        types_(problem.graph.in_offset[node + 1] - problem.graph.in_offset[node]) {
+    for (size_t i = 0; i < types_.size(); ++i) {
+      if (conditionals_ || problem.stride[problem.graph.in_offset[node] + static_cast<int64_t>(i)] > 0) {
+        free_.push_back(static_cast<int64_t>(i));
+      } else {
+        types_[i] = current_[i];
+      }
+    }
+  }
 
   int64_t rows() const { return rows_; }
+  const std::vector<int64_t>& free() const { return free_; }    // places of the edges whose types vary
   const std::vector<int64_t>& types() const { return types_; }  // [in-degree]
 
   void go(int64_t row) {
     row_ = row;
-    if (current_) {
+    if (conditionals_) {
       for (size_t i = 0; i < types_.size(); ++i) types_[i] = current_[i];
       types_[row / count_] = row % count_;
       return;
     }
-    for (size_t i = types_.size(); i-- > 0; row /= count_) types_[i] = row % count_;
+    for (size_t i = free_.size(); i-- > 0; row /= count_) types_[free_[i]] = row % count_;
   }
 
   // Moves to the next row; returns the first edge whose type has changed.
   int64_t advance() {
-    if (current_) {
+    if (conditionals_) {
       go(row_ + 1);
       return (row_ - 1) / count_;
     }
     row_ += 1;
-    int64_t i = static_cast<int64_t>(types_.size());
-    while (i-- > 0 && ++types_[i] == count_) types_[i] = 0;
-    return i;
+    size_t i = free_.size();
+    while (i-- > 0 && ++types_[free_[i]] == count_) types_[free_[i]] = 0;
+    return free_[i];
   }
 
  private:
+  bool conditionals_;
   int64_t count_, rows_, row_ = 0;
-  const uint8_t* current_;  // conditionals only
-  std::vector<int64_t> types_;
+  const uint8_t* current_;  // null for blocks whose edges are all free
+  std::vector<int64_t> types_, free_;
 };
 
 }  // namespace nri::cpu::NRI_CPU_VARIANT

@@ -107,29 +107,22 @@ __device__ inline int64_t draw_row(const T* scores, int64_t count, double temper
 
 template <typename T>
 __global__ void sample_kernel(int64_t receivers, GraphView graph, DrawView draws, int64_t edge_types_count,
-                              bool conditionals, const int64_t* row_offset, const T* scores, double temperature,
-                              uint8_t* edge_types) {
+                              int64_t node_types_count, const int64_t* row_offset, const int64_t* stride,
+                              const T* scores, double temperature, uint8_t* edge_types, uint8_t* node_types) {
   const int64_t node = global_index();
   if (node >= receivers) return;
-  const int64_t first_edge = graph.in_offset[node];
-  const int64_t degree = graph.in_offset[node + 1] - first_edge;
-  if (degree == 0) return;
+  const int64_t rows = row_offset[node + 1] - row_offset[node];
+  if (rows <= 1) return;
   const int64_t system = find_range(graph.node_offset, graph.systems, node);
   const Philox4 bits = draw(draws.seed, Stream::heat_bath, draws.system_ids[system], draws.step,
                             static_cast<uint32_t>(node - graph.node_offset[system]));
   const double u = uniform(bits.x, bits.y);
-  const T* rows = scores + row_offset[node];
-  if (conditionals) {
-    const int64_t edge = draws.step % degree;
-    const int64_t type = draw_row(rows + edge * edge_types_count, edge_types_count, temperature, u);
-    if (type >= 0) edge_types[first_edge + edge] = static_cast<uint8_t>(type);
-    return;
-  }
-  int64_t assignment = draw_row(rows, row_offset[node + 1] - row_offset[node], temperature, u);
-  if (assignment < 0) return;
-  for (int64_t edge = first_edge + degree - 1; edge >= first_edge; --edge) {
-    edge_types[edge] = static_cast<uint8_t>(assignment % edge_types_count);
-    assignment /= edge_types_count;
+  const int64_t drawn = draw_row(scores + row_offset[node], rows, temperature, u);
+  if (drawn < 0) return;
+  const int64_t block = rows / node_types_count;
+  if (node_types_count > 1) node_types[node] = static_cast<uint8_t>(drawn / block);
+  for (int64_t edge = graph.in_offset[node]; edge < graph.in_offset[node + 1]; ++edge) {
+    if (stride[edge] > 0) edge_types[edge] = static_cast<uint8_t>(drawn % block / stride[edge] % edge_types_count);
   }
 }
 
@@ -189,11 +182,11 @@ void metropolis_propose(const GraphView& graph, const DrawView& draws, int64_t e
     launch("metropolis_decide", decide_kernel<T>, graph.systems, 32, execution, graph, draws, temperature,           \
            proposed_energy, proposed_edge_types, proposed_node_types, energy, edge_types, node_types, counts);       \
   }                                                                                                                  \
-  void heat_bath_sample(const GraphView& graph, const DrawView& draws, int64_t edge_types_count, bool conditionals,  \
-                        const int64_t* row_offset, const T* scores, double temperature, uint8_t* edge_types,         \
-                        const Execution& execution) {                                                                \
+  void heat_bath_sample(const GraphView& graph, const DrawView& draws, int64_t edge_types_count,                     \
+                        int64_t node_types_count, const int64_t* row_offset, const int64_t* stride, const T* scores, \
+                        double temperature, uint8_t* edge_types, uint8_t* node_types, const Execution& execution) {  \
     launch_elements("heat_bath_sample", sample_kernel<T>, graph.nodes, execution, graph, draws, edge_types_count,    \
-                    conditionals, row_offset, scores, temperature, edge_types);                                      \
+                    node_types_count, row_offset, stride, scores, temperature, edge_types, node_types);              \
   }                                                                                                                  \
   void responsibilities(int64_t receivers, const int64_t* row_offset, int64_t group, const T* scores,                \
                         double temperature, T* weights, const Execution& execution) {                                \

@@ -66,6 +66,7 @@ class HeatBathChunk {
              rows_before[span.first_system],
              problem.row_offset,
              problem.edge_types,
+             problem.stride,
              problem.node_types,
              node_of_row_.data()};
     const auto allocate = [&](int64_t count) {

@@ -3,18 +3,12 @@
 namespace nri::cuda {
 namespace {
 
-__device__ inline int64_t power(int64_t base, int64_t exponent) {
-  int64_t result = 1;
-  for (int64_t i = 0; i < exponent; ++i) result *= base;
-  return result;
-}
-
-// The type that a receiver's row gives to its i-th incoming edge. stride = K^(degree - 1 - i), used by blocks.
-__device__ inline int64_t type_in_row(const HeatBathView& view, int64_t row, int64_t i, int64_t stride,
-                                      int64_t first_edge) {
+// The type that a receiver's row gives to its i-th incoming edge, edge number `edge` of the mega-graph.
+__device__ inline int64_t type_in_row(const HeatBathView& view, int64_t row, int64_t i, int64_t edge) {
   const int64_t count = view.edge_types_count;
-  if (view.kind == HeatBathRows::blocks) return row / stride % count;
-  return row / count == i ? row % count : view.edge_types[first_edge + i];
+  if (view.kind == HeatBathRows::conditionals) return row / count == i ? row % count : view.edge_types[edge];
+  const int64_t stride = view.stride[edge];
+  return stride > 0 ? row / stride % count : view.edge_types[edge];
 }
 
 // Calls use(row) for the rows of an edge's receiver (numbered within the range) that give the edge this type.
@@ -22,13 +16,10 @@ template <typename Use>
 __device__ inline void for_rows_of_message(const HeatBathView& view, int64_t edge, int64_t type, const Use& use) {
   const int64_t node = view.range.receiver[edge];
   const int64_t first_edge = view.range.in_offset[node];
-  const int64_t degree = view.range.in_offset[node + 1] - first_edge;
-  const int64_t i = edge - first_edge;
-  const int64_t stride = view.kind == HeatBathRows::blocks ? power(view.edge_types_count, degree - 1 - i) : 1;
   const int64_t begin = view.row_offset[node];
   const int64_t count = view.row_offset[node + 1] - begin;
   for (int64_t row = 0; row < count; ++row) {
-    if (type_in_row(view, row, i, stride, first_edge) == type) use(begin + row - view.first_row);
+    if (type_in_row(view, row, edge - first_edge, edge) == type) use(begin + row - view.first_row);
   }
 }
 
@@ -101,10 +92,8 @@ __global__ void sum_projections_kernel(int64_t elements, HeatBathView view, Slot
   const int64_t first_item = (replica * view.range.edges + first_edge - view.range.first_edge) * view.classes;
   const int64_t* slot_of_node = nodes.slot_of_row + replica * view.range.nodes;
   T value = base[slot_of_node[node - view.range.first_node] * width + column];
-  int64_t stride = view.kind == HeatBathRows::blocks ? power(view.edge_types_count, degree) : 1;
   for (int64_t i = 0; i < degree; ++i) {
-    if (view.kind == HeatBathRows::blocks) stride /= view.edge_types_count;
-    const int64_t type = type_in_row(view, row, i, stride, first_edge);
+    const int64_t type = type_in_row(view, row, i, first_edge + i);
     if (type < view.first_type) continue;
     const int64_t item = first_item + i * view.classes + type - view.first_type;
     value += projection[projections.slot_of_row[item] * width + column];

@@ -33,22 +33,22 @@ void metropolis_propose(const GraphView&, const DrawView&, int64_t, int64_t, con
   not_built();
 }
 
-#define NRI_DEFINE(T)                                                                                                 \
-  void rollout_energy(const RolloutProblem<T>&, int64_t, const uint8_t*, T*, const Execution&) { not_built(); }       \
-  void forecast(const ForecastProblem<T>&, T*, const Execution&) { not_built(); }                                     \
-  void rollout_gradient(const RolloutProblem<T>&, const uint8_t*, const T*, T*, T*, T*, const Execution&) {           \
-    not_built();                                                                                                      \
-  }                                                                                                                   \
-  void heat_bath_scores(const HeatBathProblem<T>&, T*, const Execution&) { not_built(); }                             \
-  void heat_bath_gradient(const HeatBathProblem<T>&, const T*, T*, const Execution&) { not_built(); }                 \
-  void metropolis_decide(const GraphView&, const DrawView&, const T*, const T*, const uint8_t*, const uint8_t*, T*,   \
-                         uint8_t*, uint8_t*, int64_t*, const Execution&) {                                            \
-    not_built();                                                                                                      \
-  }                                                                                                                   \
-  void heat_bath_sample(const GraphView&, const DrawView&, int64_t, bool, const int64_t*, const T*, double, uint8_t*, \
-                        const Execution&) {                                                                           \
-    not_built();                                                                                                      \
-  }                                                                                                                   \
+#define NRI_DEFINE(T)                                                                                                  \
+  void rollout_energy(const RolloutProblem<T>&, int64_t, const uint8_t*, T*, const Execution&) { not_built(); }        \
+  void forecast(const ForecastProblem<T>&, T*, const Execution&) { not_built(); }                                      \
+  void rollout_gradient(const RolloutProblem<T>&, const uint8_t*, const T*, T*, T*, T*, const Execution&) {            \
+    not_built();                                                                                                       \
+  }                                                                                                                    \
+  void heat_bath_scores(const HeatBathProblem<T>&, T*, const Execution&) { not_built(); }                              \
+  void heat_bath_gradient(const HeatBathProblem<T>&, const T*, T*, const Execution&) { not_built(); }                  \
+  void metropolis_decide(const GraphView&, const DrawView&, const T*, const T*, const uint8_t*, const uint8_t*, T*,    \
+                         uint8_t*, uint8_t*, int64_t*, const Execution&) {                                             \
+    not_built();                                                                                                       \
+  }                                                                                                                    \
+  void heat_bath_sample(const GraphView&, const DrawView&, int64_t, int64_t, const int64_t*, const int64_t*, const T*, \
+                        double, uint8_t*, uint8_t*, const Execution&) {                                                \
+    not_built();                                                                                                       \
+  }                                                                                                                    \
   void responsibilities(int64_t, const int64_t*, int64_t, const T*, double, T*, const Execution&) { not_built(); }
 NRI_DEFINE(float)
 NRI_DEFINE(double)

@@ -3,11 +3,12 @@
 // the message part of the node module's first layer once, and added up for each assignment.
 //
 // A receiver v of in-degree d has `rows(v)` scores, at row_offset[v]:
-//   blocks:       K^d rows, one per assignment; row a gives v's i-th incoming edge (CSR order) the type
-//                 (a / K^(d - 1 - i)) mod K, so the last edge varies fastest.
+//   blocks:       K^f rows, one per assignment of its f free incoming edges, those with stride[e] > 0: row a gives
+//                 edge e the type (a / stride[e]) mod K, and an edge with stride 0, which is held, its type in
+//                 edge_types. The strides of v's free edges fall in CSR order, K^(f - 1) to 1: the last varies fastest.
 //   conditionals: d * K rows; row i * K + k gives the i-th incoming edge the type k and every other edge its type in
 //                 edge_types.
-// A receiver without incoming edges has one row (blocks) or none (conditionals).
+// A receiver without free incoming edges has one row (blocks); one without incoming edges has none (conditionals).
 // score = mean over the system's chosen transitions of the error of v's prediction (common/views.h). The one-step
 // energy of a structure is the mean over receivers of their scores.
 //
@@ -31,8 +32,9 @@ struct HeatBathProblem {
   int64_t transitions;        // L >= 1 transitions per system
   const int64_t* start;       // [B, L] step that each transition starts from, 0 .. steps - 2
   const uint8_t* node_types;  // [V], or null: all zero
-  const uint8_t* edge_types;  // [E], read for conditionals only
+  const uint8_t* edge_types;  // [E], or null for blocks whose edges are all free
   const int64_t* row_offset;  // [V + 1]
+  const int64_t* stride;      // [E], read for blocks only
 };
 
 // scores: [row_offset[V]]

@@ -1,0 +1,151 @@
+"""Structures of systems under fixed modules, by the heat bath, with probabilities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nri_fast import ops
+from nri_fast.couplings import Coupling
+from nri_fast.energies import LARGEST_BLOCK, all_transitions, largest_block
+from nri_fast.heat_bath_rows import HeatBathRows, edges_in_block, likelihood_units, random_free_edges
+from nri_fast.modules import ModuleLibrary
+from nri_fast.search import Found, batches
+from nri_fast.system_set import Batch, SystemSet
+from nri_fast.undirected import agree
+
+SWEEPS = 10  # how often every edge is redrawn, where an entity has too many to weigh their types jointly
+ANNEALING_BLOCK = 16  # assignments weighed jointly meanwhile
+
+
+def heat_bath_search(
+    library: ModuleLibrary,
+    systems: SystemSet,
+    error: ops.ErrorMeasure,
+    temperature: float | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    coupling: Coupling | None = None,
+) -> Found:
+    """Heat bath on all one-step transitions: marginals of every receiver's incoming edges.
+
+    Exact where receivers are independent; with undirected edges by belief propagation. Where an entity has more
+    assignments than ``energies.LARGEST_BLOCK``, a few of its edges at a time are redrawn while the temperature falls,
+    and the probabilities are conditional on the structure reached.
+
+    Parameters
+    ----------
+    library : ModuleLibrary
+        Fixed modules.
+    systems : SystemSet
+        Systems to search, in normalised units.
+    error : ErrorMeasure
+        As in training.
+    temperature : float, optional
+        Of the marginals, in the units of a receiver's mean score. By default that at which they are the likelihood's
+        (see :func:`nri_fast.heat_bath_rows.likelihood_units`).
+    seed : int
+        Names the random draws.
+    progress : bool
+        Show a progress bar.
+    coupling : Coupling, optional
+        What ties receivers together; nothing if not given.
+    """
+    found = Found.empty(library, systems)
+    with ops.one_torch_thread(), torch.no_grad():
+        search = _Search(library, systems, error, temperature, seed, coupling or Coupling())
+        for batch in search.batches(progress):
+            found.put(batch, *search.probabilities(batch))
+    return found
+
+
+class _Search:
+    def __init__(
+        self,
+        library: ModuleLibrary,
+        systems: SystemSet,
+        error: ops.ErrorMeasure,
+        temperature: float | None,
+        seed: int,
+        coupling: Coupling,
+    ) -> None:
+        self.library, self.systems, self.error = library, systems, error
+        self.temperature, self.seed, self.coupling = temperature, seed, coupling
+        self.parameters = library.flat_parameters()
+
+    def batches(self, progress: bool) -> Iterator[Batch]:
+        """Recordings of one structure have to be searched together."""
+        if not self.coupling.shared:
+            return batches(self.library, self.systems, progress)
+        return iter([self.systems.batch(range(len(self.systems)))])
+
+    def probabilities(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """[E, K] and [V, M]."""
+        if largest_block(batch.graph, self.library.edge_types) <= LARGEST_BLOCK:
+            rows = self._rows(batch)
+            weights = self._weights(rows)
+            return self._agreed(batch, rows.edge_probabilities(weights)), rows.node_probabilities(weights)
+        return self._conditionals(batch, *self._annealed(batch))
+
+    def _rows(self, batch: Batch, free: Tensor | None = None, edge_types: Tensor | None = None) -> HeatBathRows:
+        start = all_transitions(batch.graph, self.systems.steps)
+        return HeatBathRows(self.library, batch, self.systems.steps, start, self.error, free, edge_types)
+
+    def _weights(self, rows: HeatBathRows) -> Tensor:
+        scores = rows.scores(self.parameters)
+        if self.temperature is not None:
+            return self.coupling.weights(rows, self.coupling.scores(rows.graph, scores), self.temperature)
+        scores = self.coupling.scores(rows.graph, rows.in_likelihood_units(scores))
+        return self.coupling.weights(rows, scores, 1.0 / self._recordings)
+
+    @property
+    def _recordings(self) -> int:
+        """How many systems' likelihoods make up that of a structure."""
+        return len(self.systems) if self.coupling.shared else 1
+
+    def _annealed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """[E], [V] types: a few edges of every receiver redrawn at a time, ever colder, in the end greedily.
+
+        Temperatures are in likelihood units, so that no system's depends on another's.
+        """
+        graph, types = batch.graph, self.library.edge_types
+        edges = torch.zeros(graph.edges, dtype=torch.uint8, device=graph.device)
+        nodes = torch.zeros(graph.nodes, dtype=torch.uint8, device=graph.device)
+        most = edges_in_block(types, ANNEALING_BLOCK)
+        bounces = SWEEPS * math.ceil(int(graph.in_offset.diff().max()) / most)
+        for step in range(bounces):
+            done = step / bounces
+            temperature = 0.0 if done > 0.8 else 100.0 * 10.0 ** (-3.0 * done)
+            generator = np.random.Generator(np.random.Philox(key=np.array([self.seed, step], dtype=np.uint64)))
+            rows = self._rows(batch, random_free_edges(graph, most, generator, self.coupling.undirected), edges)
+            scores = self.coupling.scores(rows.graph, rows.in_likelihood_units(rows.scores(self.parameters)))
+            weights = self.coupling.weights(rows, scores, temperature)
+            self.coupling.draw(rows, weights, ops.Draws(self.seed, step, batch.systems), edges, nodes)
+        return edges, nodes
+
+    def _conditionals(self, batch: Batch, edge_types: Tensor, node_types: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities of each edge's and entity's types, all others staying as they are."""
+        graph, library = batch.graph, self.library
+        nobody = torch.zeros(graph.edges, dtype=torch.bool, device=graph.device)
+        rows = self._rows(batch, nobody, edge_types)
+        nodes = rows.node_probabilities(self._weights(rows))
+        layout = ops.RowLayout.conditionals(graph, library.edge_types)
+        start = all_transitions(graph, self.systems.steps)
+        problem = ops.HeatBathProblem(
+            library, graph, batch.states, self.systems.steps, start, layout, self.error, node_types, edge_types
+        )
+        scores = problem.scores(self.parameters)
+        owner = torch.arange(graph.edges, device=graph.device).repeat_interleave(library.edge_types)
+        if self.temperature is None:
+            scores = likelihood_units(problem, scores, owner, graph.edges) * self._recordings
+        scores = self.coupling.pair_scores(graph, scores.view(-1, library.edge_types))
+        offset = torch.arange(graph.edges + 1, device=graph.device) * library.edge_types
+        weights = ops.responsibilities(offset, scores.flatten(), 1.0 if self.temperature is None else self.temperature)
+        return weights.view(-1, library.edge_types), nodes
+
+    def _agreed(self, batch: Batch, probabilities: Tensor) -> Tensor:
+        return agree(batch.graph, probabilities) if self.coupling.undirected else probabilities

@@ -24,7 +24,7 @@ def competitors(width: int) -> dict[str, Callable[[], object]]:
     states = torch.randn(SYSTEMS, TRANSITIONS + 1, ENTITIES, 4)
     graph = nf.MegaGraph.complete(SYSTEMS, ENTITIES)
     peer = plain_torch.HeatBath(library, ENTITIES, SCALE_SQUARED)
-    rows = ops.row_offsets(graph, 2, False)
+    rows = ops.RowLayout.blocks(graph, 2)
     problem = ops.HeatBathProblem(
         library,
         graph,
@@ -52,7 +52,7 @@ def competitors(width: int) -> dict[str, Callable[[], object]]:
         parameters = library.flat_parameters()
         scores = problem.scores(parameters.detach())
         temperature = factor * float(scores.view(-1, 16).std(-1).mean())
-        weights = ops.responsibilities(rows, scores, temperature) / graph.nodes
+        weights = ops.responsibilities(rows.offset, scores, temperature) / graph.nodes
         parameters.backward(problem.gradient(parameters.detach(), weights))
 
     def their_step(factor: float) -> None:

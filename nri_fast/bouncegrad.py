@@ -221,8 +221,8 @@ class BounceGrad:
         rows = HeatBathRows(self.library, batch, systems.steps, start, error, free, current)
         done = self._step / s.steps
         factor = linear_floor(done, s.first_temperature, s.last_temperature, s.temperature_share)
-        draws, sample = self._draws(batch, self._step), s.bounce == "sampled"
-        return heat_bath_bounce(parameters, batch, self.structures, rows, self.coupling, draws, factor, sample)
+        drawn, sample = self._draws(batch, self._step), s.bounce == "sampled"
+        return heat_bath_bounce(parameters, batch, self.structures, rows, self.coupling, drawn, factor, sample)
 
     def _polish(self, systems: SystemSet, batch: Batch, parameters: Tensor) -> BounceResult:
         """Robust where training is, so that the few structures that are wrong weigh little."""

@@ -259,10 +259,21 @@ def rollout_energy(
     return energy if several else energy[0]
 
 
-def largest_block(graph: MegaGraph, edge_types_count: int) -> int:
-    """Assignments that the best-connected entity's incoming edges have: K^(in-degree)."""
-    degree = int(graph.in_offset.diff().max()) if graph.nodes else 0
-    return int(edge_types_count**degree)
+def largest_block(graph: MegaGraph, edge_types_count: int, free: Tensor | None = None) -> int:
+    """Assignments that the best-connected entity's incoming edges have, of those in ``free`` [edges]: K^(in-degree)."""
+    degree = graph.in_offset.diff()
+    if free is not None:
+        degree = torch.zeros_like(degree).index_add(0, graph.receiver, free.long())
+    return int(edge_types_count ** (int(degree.max()) if graph.nodes else 0))
+
+
+def _flat_free(graph: MegaGraph, free: Tensor) -> Tensor:
+    """Checks a choice of edges and lays it out as [edges]."""
+    if not isinstance(free, Tensor) or free.dtype != torch.bool:
+        raise TypeError(f"free: expected a bool tensor, got {free.dtype if isinstance(free, Tensor) else type(free)}")
+    flat = graph.flatten_types(free) if free.ndim == 3 else free
+    check_tensor("free", flat, (graph.edges,), torch.bool, graph.device)
+    return flat.contiguous()
 
 
 def all_transitions(graph: MegaGraph, steps: int) -> Tensor:
@@ -281,29 +292,33 @@ def heat_bath_scores(
     error: str = "squared",
     scale_squared: float | None = None,
     weight: Tensor | None = None,
+    free: Tensor | None = None,
 ) -> Tensor:
     """One-step energies of all the structures that a heat-bath move chooses from, messages shared between them.
 
     With R = 1 the energy is a mean over receivers of terms that depend only on the types of a receiver's incoming
     edges. Without ``edge_types``, every assignment of each receiver's incoming edges is scored (blocks); with them,
-    every type of each edge given the others' (conditionals), for receivers with too many assignments. Differentiable
-    in the library's parameters.
+    every type of each edge given the others' (conditionals), for receivers with too many assignments; with ``free``
+    too, every assignment of the edges that it marks, the others held at ``edge_types``. Differentiable in the library's
+    parameters.
 
     Parameters
     ----------
     library, graph, trajectories, node_types, error, scale_squared, weight
         As for :func:`rollout_energy`.
     edge_types : Tensor, optional
-        Current types, for conditionals.
+        Current types, for conditionals and for edges that are held.
     transitions : Tensor, optional
         [systems, L] int64: the steps that the scored transitions start from, 0 to steps - 2. All if not given.
+    free : Tensor, optional
+        bool, an adjacency [systems, N, N] or flat [edges]: the edges whose types vary.
 
     Returns
     -------
     Tensor
         Blocks on complete graphs of one size: [systems, N, K^(N-1)]; assignment ``a`` gives the i-th sender (ascending,
         the receiver left out) the type ``(a // K^(N-2-i)) % K``. Conditionals there: [systems, N, N-1, K]. On other
-        graphs flat, with the offsets of :func:`nri_fast.ops.RowLayout`.
+        graphs, and with ``free``, flat, with the offsets of :func:`nri_fast.ops.RowLayout`.
 
     Raises
     ------
@@ -318,15 +333,20 @@ def heat_bath_scores(
     measure = error_measure(library, error, scale_squared, weight)
     nodes = flat_node_types(library, graph, node_types)
     current = None
+    if free is not None:
+        free = _flat_free(graph, free)
+        if edge_types is None:
+            raise ValueError("free: expected together with edge_types, which say what the other edges are held at")
     if edge_types is not None:
         types, several = flat_edge_types(library, graph, edge_types)
         if several:
             raise ValueError(f"edge_types: expected one structure, got shape {[*edge_types.shape]}")
         current = types[0]
-    elif (assignments := largest_block(graph, library.edge_types)) > LARGEST_BLOCK:
+    blocks = current is None or free is not None
+    if blocks and (assignments := largest_block(graph, library.edge_types, free)) > LARGEST_BLOCK:
         raise ValueError(
             f"graph: an entity's incoming edges have {assignments} assignments, expected at most {LARGEST_BLOCK}; "
-            "give edge_types to score one edge at a time"
+            "give edge_types to score one edge at a time, or free fewer"
         )
     if transitions is None:
         start = all_transitions(graph, steps)
@@ -339,11 +359,11 @@ def heat_bath_scores(
         if transitions.shape[1] == 0:
             raise ValueError("transitions: expected at least one per system, got none")
         start = transitions.contiguous().clone()
-    layout = ops.RowLayout.blocks if current is None else ops.RowLayout.conditionals
-    rows = layout(graph, library.edge_types)
+    layout = ops.RowLayout
+    rows = layout.blocks(graph, library.edge_types, free) if blocks else layout.conditionals(graph, library.edge_types)
     problem = ops.HeatBathProblem(library, graph, states.detach(), steps, start, rows, measure, nodes, current)
     scores: Tensor = HeatBathScores.apply(library.flat_parameters(), problem)
-    if graph.entities is None:
+    if graph.entities is None or free is not None:
         return scores
     shape = (-1,) if current is None else (graph.entities - 1, library.edge_types)
     return scores.reshape(graph.systems, graph.entities, *shape)

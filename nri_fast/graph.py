@@ -160,6 +160,11 @@ class MegaGraph:
         """The system that an edge belongs to."""
         return int(torch.searchsorted(self._host_edge_offset, edge, right=True)) - 1
 
+    @cached_property
+    def system_of_edges(self) -> Tensor:
+        """[edges] int64: the system of every edge."""
+        return self._adjacency_index[0]
+
     def flatten_types(self, adjacency: Tensor) -> Tensor:
         """Types per edge, [..., edges], from adjacencies [..., systems, N, N] with A[..., b, i, j] on edge i -> j."""
         n = max(self.sizes, default=0)

@@ -88,7 +88,11 @@ class _Search:
         if largest_block(batch.graph, self.library.edge_types) <= LARGEST_BLOCK:
             rows = self._rows(batch)
             weights = self._weights(rows)
-            return self._agreed(batch, rows.edge_probabilities(weights)), rows.node_probabilities(weights)
+            edges = rows.edge_probabilities(weights)
+            return (
+                agree(batch.graph, edges) if self.coupling.undirected else edges,
+                rows.node_probabilities(weights),
+            )
         return self._conditionals(batch, *self._annealed(batch))
 
     def _rows(self, batch: Batch, free: Tensor | None = None, edge_types: Tensor | None = None) -> HeatBathRows:
@@ -125,27 +129,56 @@ class _Search:
             scores = self.coupling.scores(rows.graph, rows.in_likelihood_units(rows.scores(self.parameters)))
             weights = self.coupling.weights(rows, scores, temperature)
             self.coupling.draw(rows, weights, ops.Draws(self.seed, step, batch.systems), edges, nodes)
+        self._descend(batch, edges, nodes)
         return edges, nodes
+
+    def _descend(self, batch: Batch, edge_types: Tensor, node_types: Tensor) -> None:
+        """Makes every receiver's best change of one edge as long as there is one that lowers its score, in place.
+
+        Where receivers depend on each other it is every system's best change.
+        """
+        graph = batch.graph
+        apart = self.coupling == Coupling()
+        owner = graph.receiver if apart else graph.system_of_edges
+        owners = graph.nodes if apart else graph.systems
+        while True:
+            scores = self._pair_scores(batch, edge_types, node_types)
+            best = scores.min(-1)
+            gain = scores.gather(-1, edge_types.long()[:, None])[:, 0] - best.values
+            largest = gain.new_zeros(owners).scatter_reduce(0, owner, gain, "amax")
+            first = torch.full((owners,), graph.edges, device=graph.device)
+            changes = ((gain > 0) & (gain == largest[owner])).nonzero().flatten()
+            if len(changes) == 0:
+                return
+            changes = first.scatter_reduce(0, owner[changes], changes, "amin")
+            changes = changes[changes < graph.edges]
+            if self.coupling.undirected:
+                changes = torch.cat([changes, graph.reverse[changes]])
+                changes = changes[changes >= 0]
+            edge_types[changes] = best.indices[changes].byte()
 
     def _conditionals(self, batch: Batch, edge_types: Tensor, node_types: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities of each edge's and entity's types, all others staying as they are."""
-        graph, library = batch.graph, self.library
+        graph, types = batch.graph, self.library.edge_types
         nobody = torch.zeros(graph.edges, dtype=torch.bool, device=graph.device)
         rows = self._rows(batch, nobody, edge_types)
         nodes = rows.node_probabilities(self._weights(rows))
+        scores = self._pair_scores(batch, edge_types, node_types)
+        offset = torch.arange(graph.edges + 1, device=graph.device) * types
+        temperature = 1.0 if self.temperature is None else self.temperature
+        return ops.responsibilities(offset, scores.flatten(), temperature).view(-1, types), nodes
+
+    def _pair_scores(self, batch: Batch, edge_types: Tensor, node_types: Tensor) -> Tensor:
+        """[E, K] score of each edge's types, all others staying as they are; likelihoods if there is no temperature."""
+        graph, library = batch.graph, self.library
         layout = ops.RowLayout.conditionals(graph, library.edge_types)
         start = all_transitions(graph, self.systems.steps)
+        nodes = node_types if library.node_types > 1 else None
         problem = ops.HeatBathProblem(
-            library, graph, batch.states, self.systems.steps, start, layout, self.error, node_types, edge_types
+            library, graph, batch.states, self.systems.steps, start, layout, self.error, nodes, edge_types
         )
         scores = problem.scores(self.parameters)
-        owner = torch.arange(graph.edges, device=graph.device).repeat_interleave(library.edge_types)
         if self.temperature is None:
+            owner = torch.arange(graph.edges, device=graph.device).repeat_interleave(library.edge_types)
             scores = likelihood_units(problem, scores, owner, graph.edges) * self._recordings
-        scores = self.coupling.pair_scores(graph, scores.view(-1, library.edge_types))
-        offset = torch.arange(graph.edges + 1, device=graph.device) * library.edge_types
-        weights = ops.responsibilities(offset, scores.flatten(), 1.0 if self.temperature is None else self.temperature)
-        return weights.view(-1, library.edge_types), nodes
-
-    def _agreed(self, batch: Batch, probabilities: Tensor) -> Tensor:
-        return agree(batch.graph, probabilities) if self.coupling.undirected else probabilities
+        return self.coupling.pair_scores(graph, scores.view(-1, library.edge_types)).nan_to_num(torch.inf)

@@ -110,6 +110,7 @@ def heat_bath_scores(
     node_types: Tensor | None = None,
     scale_squared: float | None = None,
     weight: Tensor | None = None,
+    free: Tensor | None = None,
 ) -> Tensor:
     """Flat scores, each from a whole one-step evaluation of a system under a structure that contains the row."""
     scores = []
@@ -118,9 +119,11 @@ def heat_bath_scores(
         states = trajectories[b]
         for receiver in range(states.shape[1]):
             incoming = [e for e, (_, j) in enumerate(edges) if j == receiver]
-            if edge_types is None:
-                rows = list(itertools.product(range(library.edge_types), repeat=len(incoming)))
-                changes = [dict(zip(incoming, row, strict=True)) for row in rows]
+            if edge_types is None or free is not None:
+                first = int(graph.in_offset[graph.node_offset[b]])
+                varying = [e for e in incoming if free is None or free[first + e]]
+                rows = list(itertools.product(range(library.edge_types), repeat=len(varying)))
+                changes = [dict(zip(varying, row, strict=True)) for row in rows]
             else:
                 changes = [{e: k} for e in incoming for k in range(library.edge_types)]
             for change in changes:

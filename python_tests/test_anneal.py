@@ -92,25 +92,26 @@ def oracle_row(scores, temperature, u):
     return drawn
 
 
-def oracle_heat_bath(graph, draws, count, conditionals, row_offset, scores, temperature, edge_types):
-    types, scores, offset = edge_types.tolist(), scores.double().tolist(), row_offset.tolist()
+def oracle_heat_bath(graph, draws, count, free, scores, temperature, edge_types, node_count, node_types):
+    """Scores run over the assignments of a receiver's free edges, for each of its own types, receiver by receiver."""
+    types, nodes, scores = edge_types.tolist(), node_types.tolist(), scores.double().tolist()
     for b in range(graph.systems):
         first, last = graph.node_offset[b : b + 2].tolist()
         for v in range(first, last):
             begin, end = graph.in_offset[v : v + 2].tolist()
-            if begin == end:
+            edges = [e for e in range(begin, end) if free[e]]
+            size = count ** len(edges)
+            rows, scores = scores[: node_count * size], scores[node_count * size :]
+            if len(rows) == 1:
                 continue
             x, y, _, _ = draw(draws.seed, HEAT_BATH, int(draws.system_ids[b]), draws.step, v - first)
-            rows, edges = scores[offset[v] : offset[v + 1]], list(range(begin, end))
-            if conditionals:
-                i = draws.step % len(edges)
-                rows, edges = rows[i * count : (i + 1) * count], [edges[i]]
             row = oracle_row(rows, temperature, uniform(x, y))
             if row is None:
                 continue
+            nodes[v] = row // size if node_count > 1 else nodes[v]
             for place, e in enumerate(edges):
                 types[e] = row // count ** (len(edges) - 1 - place) % count
-    return types
+    return types, nodes
 
 
 # ---- helpers ----
@@ -293,35 +294,35 @@ def test_counts_add_up_and_node_types_are_optional(backend):
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
-@pytest.mark.parametrize("conditionals", [False, True])
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize(("count", "node_count"), [(2, 1), (3, 1), (2, 3)])
 @pytest.mark.parametrize("temperature", [0.0, 1e-3, 0.9, 1e6])
-def test_heat_bath_is_the_oracles(backend, temperature, count, conditionals, dtype):
+def test_heat_bath_is_the_oracles(backend, temperature, count, node_count, held, dtype):
     complete = MegaGraph.complete_ragged(RAGGED)
     keep = torch.from_numpy(np.random.default_rng(2).random(complete.edges) < 0.7)
     graph = MegaGraph.from_edge_index(complete.edge_index[:, keep], RAGGED)  # in-degrees from 0 to 4
     there = graph.to(backend)
-    row_offset = ops.row_offsets(graph, count, conditionals)
+    free = torch.from_numpy(np.random.default_rng(3).random(graph.edges) < (0.6 if held else 2.0))
+    rows = ops.RowLayout.blocks(there, count, free.to(backend) if held else None)
     for step in (0, 1, 6, 2**32 - 1):
-        scores = random_scores(int(row_offset[-1]), dtype, backend, seed=step, bad=0.1)
-        scores[: int(row_offset[2])] = NAN
+        scores = random_scores(node_count * int(rows.offset[-1]), dtype, backend, seed=step, bad=0.1)
+        scores[: node_count * int(rows.offset[2])] = NAN
         edges = random_types(graph.edges, count, backend, seed=step)
+        nodes = random_types(graph.nodes, node_count, backend, seed=step)
         draws = Draws(11, step, ids(graph.systems, backend, first=5))
-        expected = oracle_heat_bath(graph, draws, count, conditionals, row_offset, scores.cpu(), temperature, edges)
-        ops.heat_bath_sample(there, draws, count, conditionals, row_offset.to(backend), scores, temperature, edges)
-        assert edges.tolist() == expected
+        expected = oracle_heat_bath(graph, draws, count, free, scores.cpu(), temperature, edges, node_count, nodes)
+        ops.heat_bath_sample(there, draws, count, rows, scores, temperature, edges, node_count, nodes)
+        assert (edges.tolist(), nodes.tolist()) == expected
 
 
 @pytest.mark.parametrize("temperature", [0.3, 2.0])
 def test_heat_bath_frequencies_of_blocks(backend, temperature):
     systems, scores = 20_000, np.array([0.1, 0.9, NAN, 0.4, 0.0, INF, 0.2, 0.2, 1.5])  # K = 3, two edges a receiver
     graph = MegaGraph.complete(systems, 3, device=backend)
-    row_offset = ops.row_offsets(graph, 3, False)
+    layout = ops.RowLayout.blocks(graph, 3)
     everywhere = torch.from_numpy(np.tile(scores, graph.nodes)).to(backend)
     edges = torch.zeros(graph.edges, dtype=torch.uint8, device=backend)
-    ops.heat_bath_sample(
-        graph, Draws(4, 2, ids(systems, backend)), 3, False, row_offset, everywhere, temperature, edges
-    )
+    ops.heat_bath_sample(graph, Draws(4, 2, ids(systems, backend)), 3, layout, everywhere, temperature, edges)
     drawn = edges.cpu().reshape(systems, 3, 2).long()
     rows = 3 * drawn[..., 0] + drawn[..., 1]
     weight = np.where(np.isfinite(scores), np.exp(-scores / temperature), 0)
@@ -334,27 +335,27 @@ def test_heat_bath_frequencies_of_blocks(backend, temperature):
         assert_frequency(together, systems, probability[row] ** 2)
 
 
-def test_heat_bath_frequencies_of_conditionals(backend):
+@pytest.mark.parametrize("varies", [0, 1])
+def test_heat_bath_frequencies_where_an_edge_is_held(backend, varies):
     systems, temperature = 30_000, 0.5
     graph = MegaGraph.complete(systems, 3, device=backend)
-    row_offset = ops.row_offsets(graph, 2, True)
-    everywhere = torch.tensor([0.0, 1.0, 0.3, 0.0], dtype=torch.float64, device=backend).repeat(graph.nodes)
-    for step, probability in ((0, 1 / (1 + np.exp(2.0))), (1, 1 / (1 + np.exp(-0.6)))):
-        edges = torch.full((graph.edges,), 7, dtype=torch.uint8, device=backend)
-        draws = Draws(4, step, ids(systems, backend))
-        ops.heat_bath_sample(graph, draws, 2, True, row_offset, everywhere, temperature, edges)
-        drawn = edges.cpu().reshape(-1, 2)
-        assert (drawn[:, 1 - step] == 7).all()  # the other edge is left alone
-        assert_frequency(int((drawn[:, step] == 1).sum()), len(drawn), probability)
+    free = (torch.arange(graph.edges, device=backend) % 2) == varies
+    everywhere = torch.tensor([0.0, 1.0], dtype=torch.float64, device=backend).repeat(graph.nodes)
+    edges = torch.full((graph.edges,), 7, dtype=torch.uint8, device=backend)
+    layout = ops.RowLayout.blocks(graph, 2, free)
+    ops.heat_bath_sample(graph, Draws(4, 0, ids(systems, backend)), 2, layout, everywhere, temperature, edges)
+    drawn = edges.cpu().reshape(-1, 2)
+    assert (drawn[:, 1 - varies] == 7).all()
+    assert_frequency(int((drawn[:, varies] == 1).sum()), len(drawn), 1 / (1 + np.exp(2.0)))
 
 
 def test_heat_bath_at_temperature_zero_takes_the_first_of_equals(backend):
     graph = MegaGraph.complete(1, 3, device=backend)
-    row_offset = ops.row_offsets(graph, 2, False)
+    layout = ops.RowLayout.blocks(graph, 2)
     scores = torch.tensor([[1.0, 0.5, 0.5, 2.0], [NAN, INF, 3.0, 3.0], [NAN, NAN, INF, NAN]], device=backend)
     edges = torch.full((6,), 9, dtype=torch.uint8, device=backend)
     draws = Draws(0, 0, ids(1, backend))
-    ops.heat_bath_sample(graph, draws, 2, False, row_offset, scores.flatten(), 0.0, edges)
+    ops.heat_bath_sample(graph, draws, 2, layout, scores.flatten(), 0.0, edges)
     assert edges.tolist() == [0, 1, 1, 0, 9, 9]  # no finite score: types stay
 
 
@@ -413,13 +414,14 @@ def all_draws(graph, chosen, device, seed=21, step=4):
     warm = torch.tensor([0.5], device=device)
     kept = edges.clone()
     ops.metropolis_decide(sub, draws, warm, energy + 0.3, proposed, None, energy, kept, None, counts)
-    all_offsets = ops.row_offsets(graph, 3, False)
+    all_offsets = ops.RowLayout.blocks(graph, 3).offset
     all_scores = random_scores(int(all_offsets[-1]), torch.float64, "cpu")
     of_node = torch.cat([torch.arange(graph.nodes)[nodes_of(graph, s)] for s in chosen]).tolist()
     scores = torch.cat([all_scores[all_offsets[v] : all_offsets[v + 1]] for v in of_node]).to(device)
-    row_offset = ops.row_offsets(sub, 3, False)
+    layout = ops.RowLayout.blocks(sub, 3)
+    row_offset = layout.offset
     drawn = edges.clone()
-    ops.heat_bath_sample(sub, draws, 3, False, row_offset, scores, 0.4, drawn)
+    ops.heat_bath_sample(sub, draws, 3, layout, scores, 0.4, drawn)
     weights = ops.responsibilities(row_offset, scores, 0.4)
     own = sub.to("cpu")
     return {
@@ -454,8 +456,8 @@ def test_draws_do_not_depend_on_batch_mates_or_order(backend):
 def test_draws_do_not_depend_on_threads():
     sizes = RAGGED * 60
     graph = MegaGraph.complete_ragged(sizes)
-    row_offset = ops.row_offsets(graph, 2, False)
-    scores = random_scores(int(row_offset[-1]), torch.float32, "cpu")
+    layout = ops.RowLayout.blocks(graph, 2)
+    scores = random_scores(int(layout.offset[-1]), torch.float32, "cpu")
     edges = random_types(graph.edges, 2, "cpu")
     draws = Draws(1, 1, ids(graph.systems, "cpu"))
     before = ops.get_threads()
@@ -464,9 +466,9 @@ def test_draws_do_not_depend_on_threads():
         for threads in (1, 2, 7):
             ops.set_threads(threads)
             drawn = edges.clone()
-            ops.heat_bath_sample(graph, draws, 2, False, row_offset, scores, 0.5, drawn)
+            ops.heat_bath_sample(graph, draws, 2, layout, scores, 0.5, drawn)
             proposed, _ = ops.metropolis_propose(graph, draws, 2, 1, edges)
-            results.append((drawn, proposed, ops.responsibilities(row_offset, scores, 0.5)))
+            results.append((drawn, proposed, ops.responsibilities(layout.offset, scores, 0.5)))
     finally:
         ops.set_threads(before)
     for other in results[1:]:
@@ -478,6 +480,6 @@ def test_no_systems(backend):
     nothing = torch.zeros(0, dtype=torch.uint8, device=backend)
     draws = Draws(0, 0, ids(0, backend))
     assert ops.metropolis_propose(graph, draws, 2, 1, nothing)[0].numel() == 0
-    row_offset = ops.row_offsets(graph, 2, False)
-    ops.heat_bath_sample(graph, draws, 2, False, row_offset, torch.zeros(0, device=backend), 1.0, nothing)
-    assert ops.responsibilities(row_offset, torch.zeros(0, device=backend), 1.0).numel() == 0
+    layout = ops.RowLayout.blocks(graph, 2)
+    ops.heat_bath_sample(graph, draws, 2, layout, torch.zeros(0, device=backend), 1.0, nothing)
+    assert ops.responsibilities(layout.offset, torch.zeros(0, device=backend), 1.0).numel() == 0

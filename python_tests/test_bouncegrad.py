@@ -13,6 +13,7 @@ import nri_fast as nf
 from nri_fast import ops, reference
 from nri_fast.bouncegrad import MOST_SKIPPED, BounceGrad, DivergedError
 from nri_fast.bounces import Structures, heat_bath_bounce, metropolis_bounce
+from nri_fast.couplings import Coupling
 from nri_fast.heat_bath_rows import HeatBathRows
 from nri_fast.rollouts import Rollouts
 from nri_fast.run import initial_library
@@ -39,9 +40,8 @@ def measure_of(library, scale_squared=0.1):
     return ops.ErrorMeasure((1.0 / library.change_scale**2).contiguous(), scale_squared)
 
 
-def rows_of(library, batch, start, current=None, scale_squared=0.1):
-    current = torch.zeros(batch.graph.edges, dtype=torch.uint8) if current is None else current
-    return HeatBathRows(library, batch, STEPS, start, measure_of(library, scale_squared), current)
+def rows_of(library, batch, start, scale_squared=0.1):
+    return HeatBathRows(library, batch, STEPS, start, measure_of(library, scale_squared))
 
 
 def oracle_scores(library, systems, ids, start, scale_squared=0.1):
@@ -68,7 +68,7 @@ def test_soft_gradient_is_that_of_the_weighted_scores(library, systems, scale_sq
     structures = Structures.zeros(systems.graph.edges, systems.graph.nodes, systems.graph.device)
     draws = ops.Draws(0, 0, batch.systems)
     parameters = library.flat_parameters().detach()
-    got = heat_bath_bounce(parameters, batch, structures, rows, draws, 0.3, sample=False)
+    got = heat_bath_bounce(parameters, batch, structures, rows, Coupling(), draws, 0.3, sample=False)
 
     scores = oracle_scores(library, systems, ids, start, scale_squared)
     temperature = 0.3 * float(scores.detach().std(-1).mean()) + 1e-9
@@ -88,7 +88,8 @@ def test_sampled_gradient_is_that_of_the_assignment_drawn(library, systems):
     untouched = structures.edge_types.view(SYSTEMS, -1)[0].clone()
     parameters = library.flat_parameters().detach()
     rows = rows_of(library, batch, start)
-    got = heat_bath_bounce(parameters, batch, structures, rows, ops.Draws(7, 3, batch.systems), 2.0, sample=True)
+    draws = ops.Draws(7, 3, batch.systems)
+    got = heat_bath_bounce(parameters, batch, structures, rows, Coupling(), draws, 2.0, sample=True)
     assert torch.equal(structures.edge_types.view(SYSTEMS, -1)[0], untouched)
     drawn = structures.edge_types[batch.edges].view(2, N, N - 1).long()
     assert 0 < int(drawn.sum()) < drawn.numel()
@@ -108,7 +109,7 @@ def test_indicator_marks_the_row_of_each_assignment(edge_types):
     rows = rows_of(library, batch, torch.zeros(3, 1, dtype=torch.int64))
     offset = rows.row_offset.tolist()
     for types in itertools.islice(itertools.product(range(edge_types), repeat=batch.graph.edges), 0, None, 41):
-        weights = rows.indicator(torch.tensor(types, dtype=torch.uint8))
+        weights = rows.indicator(torch.tensor(types, dtype=torch.uint8), torch.zeros(6, dtype=torch.uint8))
         expected = torch.zeros_like(weights)
         for v in range(batch.graph.nodes):
             first, last = batch.graph.in_offset[v : v + 2].tolist()
@@ -243,6 +244,10 @@ KINDS = {
     "sampled": dataclasses.replace(SMALL, bounce="sampled"),
     "metropolis": dataclasses.replace(SMALL, bounce="metropolis", robust=False),
     "two node types": dataclasses.replace(SMALL, edge_types=3, node_types=2),
+    "two node types, sampled": dataclasses.replace(SMALL, node_types=2, bounce="sampled"),
+    "undirected": dataclasses.replace(SMALL, undirected=True),
+    "small blocks": dataclasses.replace(SMALL, block=4, undirected=True),
+    "shared": dataclasses.replace(SMALL, shared=True),
 }
 
 

@@ -50,9 +50,9 @@ def states(last) -> torch.Tensor:
 
 def test_heat_bath_of_many_states(library, states, last):
     def scores(graph, states, start):
-        offset = ops.row_offsets(graph, 2, False)
+        rows = ops.RowLayout.blocks(graph, 2)
         measure = energies.error_measure(library)
-        return ops.HeatBathProblem(library, graph, states, STEPS, start, offset, measure)
+        return ops.HeatBathProblem(library, graph, states, STEPS, start, rows, measure)
 
     parameters = library.flat_parameters().detach()
     many, few = nf.MegaGraph.complete(SYSTEMS, N), nf.MegaGraph.complete(1, N)

@@ -38,7 +38,8 @@ RUNS = {
     "sampled": dataclasses.replace(SMALL, bounce="sampled", polish_steps=0),
     "metropolis": dataclasses.replace(SMALL, bounce="metropolis", robust=False),
     "two node types": dataclasses.replace(SMALL, edge_types=3, node_types=2),
-    "many entities": dataclasses.replace(SMALL, batch=1, steps=8, polish_steps=2),  # conditionals remember structures
+    "undirected, small blocks": dataclasses.replace(SMALL, block=4, undirected=True, node_types=2),
+    "many entities": dataclasses.replace(SMALL, batch=1, steps=8, polish_steps=2),
     "many entities, sampled": dataclasses.replace(SMALL, batch=1, steps=8, polish_steps=0, bounce="sampled"),
 }
 

@@ -155,7 +155,7 @@ METHODS = ["heat bath", "Metropolis", "edge by edge"]
 def edge_by_edge(request, monkeypatch):
     """Lets small systems be searched as large ones are."""
     if request.node.callspec.params["method"] == "edge by edge":
-        monkeypatch.setattr("nri_fast.heat_bath_rows.LARGEST_BLOCK", 4)
+        monkeypatch.setattr("nri_fast.heat_bath_search.LARGEST_BLOCK", 4)
 
 
 @pytest.mark.parametrize("robust", [False, True])

@@ -101,7 +101,7 @@ def test_recordings_of_one_structure_are_judged_together(largest_block, monkeypa
     graph = systems.graph
     one, node = torch.randint(2, (12,), dtype=torch.uint8), torch.randint(2, (4,), dtype=torch.uint8)
     states = recordings(library, graph, one.repeat(24), node.repeat(24))
-    states += 0.05 * states.std() * torch.randn_like(states)
+    states += 0.005 * states.std() * torch.randn_like(states)
     systems = nf.SystemSet(graph, states, STEPS, D)
     apart = heat_bath_search(library, systems, measure_of(library, True))
     together = heat_bath_search(library, systems, measure_of(library, True), coupling=Coupling(shared=True))

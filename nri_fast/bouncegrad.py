@@ -24,8 +24,8 @@ from nri_fast.heat_bath_rows import HeatBathRows, edges_in_block, random_free_ed
 from nri_fast.heat_bath_search import heat_bath_search
 from nri_fast.modules import ModuleLibrary
 from nri_fast.ops import one_torch_thread
-from nri_fast.rollouts import Rollouts
-from nri_fast.schedule import AcceptanceTemperature, geometric, linear_floor, one_cycle
+from nri_fast.rollouts import Rollouts, residuals
+from nri_fast.schedule import AcceptanceTemperature, ResidualScale, geometric, linear_floor, one_cycle
 from nri_fast.settings import Settings
 from nri_fast.system_set import Batch, SystemSet
 
@@ -88,6 +88,7 @@ class BounceGrad:
         self.history = History()
         self.structures: Structures | None = None
         self.acceptance = AcceptanceTemperature(math.exp(-9.8))
+        self.residual_scale = ResidualScale()
         self.skipped = self._skipped_in_a_row = 0
         self._step = 0
         self._epoch_counts = [0] * len(ops.COUNTS)
@@ -104,7 +105,8 @@ class BounceGrad:
         s = self.settings
         if not s.robust:
             return None
-        return geometric(min(1.0, self._step / s.steps), s.first_scale, s.last_scale, s.scale_share)
+        annealed = geometric(min(1.0, self._step / s.steps), s.first_scale, s.last_scale, s.scale_share)
+        return max(annealed, self.residual_scale.value)
 
     def fit(
         self,
@@ -193,6 +195,8 @@ class BounceGrad:
         parameters = self.library.flat_parameters()
         with torch.no_grad():
             result = (self._polish if polishing else self._bounce)(systems, batch, parameters.detach())
+            if self.settings.robust and not polishing:
+                self._follow_residuals(systems, batch, parameters.detach())
         rate = self._learning_rate()
         if self._apply(parameters, result, rate):
             self._skipped_in_a_row = 0
@@ -230,6 +234,26 @@ class BounceGrad:
         rollout = min(self.settings.rollout, systems.steps - 1)
         rollouts = Rollouts(self.library, parameters, batch, systems.steps, rollout, self.error_measure())
         return polish_bounce(rollouts, self.structures)
+
+    def _follow_residuals(self, systems: SystemSet, batch: Batch, parameters: Tensor) -> None:
+        """Predictions of the batch's structures from one random step of every system."""
+        assert self.structures is not None
+        s = self.settings
+        horizon = s.rollout if s.bounce == "metropolis" else 1
+        start = self._generator(5, self._step).integers(systems.steps - horizon, size=len(batch.systems))
+        self.residual_scale.update(
+            residuals(
+                self.library,
+                parameters,
+                batch,
+                systems.steps,
+                torch.from_numpy(start).to(batch.states.device),
+                horizon,
+                self.structures.edge_types[batch.edges],
+                self.structures.node_types[batch.nodes],
+                self.error_measure().weight,
+            )
+        )
 
     def _settle(self, systems: SystemSet) -> None:
         """Gives every training system the best structure under the modules as they are, by all of its transitions.
@@ -361,6 +385,7 @@ class BounceGrad:
         tensors["structures.node_types"] = self.structures.node_types
         facts = self._facts(systems) | {
             "acceptance": vars(self.acceptance),
+            "residual_scale": self.residual_scale.log_quantile if self.settings.robust else None,
             "epoch_counts": self._epoch_counts,
             "skipped": [self.skipped, self._skipped_in_a_row],
             "history": self.history.to_dict(),
@@ -388,6 +413,8 @@ class BounceGrad:
             tensors["structures.edge_types"].to(device), tensors["structures.node_types"].to(device)
         )
         self.acceptance = AcceptanceTemperature(**facts["acceptance"])
+        if facts["residual_scale"] is not None:
+            self.residual_scale = ResidualScale(facts["residual_scale"])
         self._epoch_counts = facts["epoch_counts"]
         self.skipped, self._skipped_in_a_row = facts["skipped"]
         self.history = History(**facts["history"])

@@ -74,3 +74,39 @@ class Rollouts:
 
     def _varying(self, node_types: Tensor) -> Tensor | None:
         return node_types if self.library.node_types > 1 else None
+
+
+def residuals(
+    library: ModuleLibrary,
+    parameters: Tensor,
+    batch: Batch,
+    steps: int,
+    start: Tensor,
+    horizon: int,
+    edge_types: Tensor,
+    node_types: Tensor,
+    weight: Tensor,
+) -> Tensor:
+    """[horizon, V] weighted mean squared errors of open-loop predictions under a structure.
+
+    Parameters
+    ----------
+    library, parameters, batch, steps, edge_types, node_types
+        As :class:`Rollouts` has them.
+    start : Tensor
+        [B] int64: recorded step that each system's prediction starts from, at most steps - 1 - horizon.
+    horizon : int
+        Steps to predict.
+    weight : Tensor
+        [D] weights of the features, as in an error measure.
+    """
+    recorded = batch.states.view(-1, library.features)
+    initial = recorded[batch.places(steps, start)]
+    nodes = node_types if library.node_types > 1 else None
+    flat = ops.forecast(library, parameters, batch.graph, initial, horizon, edge_types, nodes)
+    predicted = flat.view(-1, library.features)
+    errors = []
+    for h in range(horizon):
+        then = predicted[batch.places(horizon, torch.full_like(start, h))]
+        errors.append(((then - recorded[batch.places(steps, start + h + 1)]) ** 2 * weight).mean(-1))
+    return torch.stack(errors)

@@ -25,7 +25,7 @@ from nri_fast.trajectory_data import TrajectoryData
 RUN_FILE = "run.json"
 LIBRARY_FILE = "library.safetensors"
 HISTORY_FILE = "history.json"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -44,6 +44,8 @@ class Run:
         Of the run.
     trained_on : dict
         Name, split, systems, steps and features of the training data.
+    scale_squared : float or None
+        s^2 that the robust error ended with; None with the squared error.
     history : History
         Training curves.
     displacement_fit : dict
@@ -55,6 +57,7 @@ class Run:
     settings: Settings
     seed: int
     trained_on: dict[str, Any]
+    scale_squared: float | None
     history: History = field(default_factory=History)
     displacement_fit: dict[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -65,8 +68,7 @@ class Run:
 
     def error_measure(self) -> ops.ErrorMeasure:
         """The error that training ended with."""
-        last = self.settings.last_scale if self.settings.robust else None
-        return ops.ErrorMeasure((1.0 / self.library.change_scale**2).contiguous(), last)
+        return ops.ErrorMeasure((1.0 / self.library.change_scale**2).contiguous(), self.scale_squared)
 
     def systems(self, data: TrajectoryData) -> SystemSet:
         """The data in the run's units, on its device."""
@@ -91,6 +93,7 @@ class Run:
             "normalisation": self.normalisation.to_dict(),
             "seed": self.seed,
             "trained_on": self.trained_on,
+            "scale_squared": self.scale_squared,
             "displacement_fit": self.displacement_fit,
         }
         _write_json(folder / RUN_FILE, facts)
@@ -116,7 +119,10 @@ class Run:
             library.load_state_dict(tensors)
             history = History(**_read_json(path / HISTORY_FILE))
             fit = {name: (float(a), float(b)) for name, (a, b) in facts["displacement_fit"].items()}
-            return cls(library.to(device), normalisation, settings, facts["seed"], facts["trained_on"], history, fit)
+            scale = float(facts["scale_squared"]) if settings.robust else None
+            return cls(
+                library.to(device), normalisation, settings, facts["seed"], facts["trained_on"], scale, history, fit
+            )
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, CheckpointError):
                 raise
@@ -194,7 +200,7 @@ def train(
         "entities": data.entities,
     }
     fit = displacement_fit(states, data.feature_names)
-    run = Run(library, normalisation, settings, seed, trained_on, trainer.history, fit)
+    run = Run(library, normalisation, settings, seed, trained_on, trainer.scale_squared, trainer.history, fit)
     if folder is not None:
         run.save(folder)
     return run

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 
 def one_cycle(step: int, steps: int, peak: float, warm_share: float = 0.1) -> float:
     """Learning rate: up to `peak` along a cosine over the first share of steps, then down to nearly nothing.
@@ -29,6 +32,39 @@ def linear_floor(done: float, first: float, last: float, share: float) -> float:
 
 def _cosine(start: float, end: float, part: float) -> float:
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * part))
+
+
+@dataclass
+class ResidualScale:
+    """Running lower quantile of squared prediction errors: how small the robust error's s^2 may become.
+
+    An s^2 far below the errors that the modules still make, or that the recordings' noise makes unavoidable, weighs all
+    structures alike, whatever they predict; so the data decide where annealing it ends.
+
+    Attributes
+    ----------
+    log_quantile : float
+        Logarithm of the running quantile; minus infinity before any error was seen.
+    """
+
+    log_quantile: float = -math.inf
+
+    QUANTILE = 0.3
+    AVERAGING = 0.02
+
+    @property
+    def value(self) -> float:
+        """The running quantile."""
+        return math.exp(self.log_quantile)
+
+    def update(self, errors: Tensor) -> None:
+        """Takes errors, of any shape; those that are not finite count as large."""
+        quantile = float(torch.quantile(errors.flatten().nan_to_num(torch.inf), self.QUANTILE, interpolation="lower"))
+        if not 0 < quantile < math.inf:
+            return
+        if self.log_quantile == -math.inf:
+            self.log_quantile = math.log(quantile)
+        self.log_quantile += self.AVERAGING * (math.log(quantile) - self.log_quantile)
 
 
 @dataclass

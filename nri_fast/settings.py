@@ -136,11 +136,10 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Settings:
-        """The inverse of :meth:`to_dict`; unknown or missing names are errors."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        if set(values) != names:
-            odd = sorted(set(values) ^ names)
-            raise ValueError(f"settings: unknown or missing names {odd}")
+        """The inverse of :meth:`to_dict`; unknown names are errors, missing ones, of older versions, take defaults."""
+        odd = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
+        if odd:
+            raise ValueError(f"settings: unknown names {odd}")
         plain: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
         return cls(**plain)
 

@@ -42,6 +42,16 @@ class Batch:
     edges: Tensor
     nodes: Tensor
 
+    def places(self, steps: int, step: Tensor) -> Tensor:
+        """[batch nodes] int64: where each entity's state at its system's `step` [B] stands in flat states.
+
+        Flat states are [steps, entities] of each system, one system behind the other.
+        """
+        first, sizes = self.graph.node_offset[:-1], self.graph.node_offset.diff()
+        return torch.repeat_interleave((steps - 1) * first + step * sizes, sizes) + torch.arange(
+            self.graph.nodes, device=first.device
+        )
+
 
 class SystemSet:
     """All systems of a data set, in normalised units.

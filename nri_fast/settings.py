@@ -124,6 +124,8 @@ class Settings:
                 raise ValueError(f"{name}: expected a number, at least 0, got {getattr(self, name)}")
         if self.bounce not in ("soft", "sampled", "metropolis"):
             raise ValueError(f"bounce: expected soft, sampled or metropolis, got {self.bounce!r}")
+        if self.bounce == "metropolis" and (self.undirected or self.shared):
+            raise ValueError("undirected, shared: expected with a heat bath, got bounce='metropolis'")
 
     @property
     def least_steps(self) -> int:

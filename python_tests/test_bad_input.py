@@ -618,11 +618,9 @@ def test_unknown_presets_name_the_known_ones():
         nf.train(data_of(torch.randn(2, 3, N, D)), preset="spring")
 
 
-def test_several_node_types_and_sampling_do_not_go_together():
-    with pytest.raises(ValueError, match="sampling handles one"):
-        nf.train(
-            data_of(torch.randn(2, 3, N, D)), settings=small_settings(bounce="sampled", node_types=2), progress=False
-        )
+def test_sharing_needs_settings_that_can_share():
+    with pytest.raises(ValueError, match="undirected, shared: .*'metropolis'"):
+        small_settings(bounce="metropolis", shared=True)
 
 
 # ---- folders ----

@@ -279,7 +279,7 @@ def test_odd_json_in_a_run_is_damage(name, copied):
 def test_a_newer_format_is_refused(copied):
     facts = json.loads((copied / "run.json").read_text())
     (copied / "run.json").write_text(json.dumps(facts | {"format": facts["format"] + 1}))
-    with pytest.raises(CheckpointError, match="format 2, expected 1"):
+    with pytest.raises(CheckpointError, match="format 3, expected 2"):
         nf.Run.load(copied)
 
 

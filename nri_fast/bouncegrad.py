@@ -106,7 +106,7 @@ class BounceGrad:
         if not s.robust:
             return None
         annealed = geometric(min(1.0, self._step / s.steps), s.first_scale, s.last_scale, s.scale_share)
-        return max(annealed, self.residual_scale.value)
+        return max(annealed, min(s.first_scale, self.residual_scale.value))
 
     def fit(
         self,
@@ -195,8 +195,6 @@ class BounceGrad:
         parameters = self.library.flat_parameters()
         with torch.no_grad():
             result = (self._polish if polishing else self._bounce)(systems, batch, parameters.detach())
-            if self.settings.robust and not polishing:
-                self._follow_residuals(systems, batch, parameters.detach())
         rate = self._learning_rate()
         if self._apply(parameters, result, rate):
             self._skipped_in_a_row = 0
@@ -209,6 +207,8 @@ class BounceGrad:
                 self.acceptance.update(self._epoch_counts[0], self._epoch_counts[2])
                 self._epoch_counts = [0] * len(ops.COUNTS)
         self._record(result, rate)
+        if self.settings.robust and not polishing:
+            self._follow_residuals(systems, batch, parameters.detach())
         self._step += 1
 
     def _bounce(self, systems: SystemSet, batch: Batch, parameters: Tensor) -> BounceResult:
@@ -240,20 +240,14 @@ class BounceGrad:
         assert self.structures is not None
         s = self.settings
         horizon = s.rollout if s.bounce == "metropolis" else 1
-        start = self._generator(5, self._step).integers(systems.steps - horizon, size=len(batch.systems))
-        self.residual_scale.update(
-            residuals(
-                self.library,
-                parameters,
-                batch,
-                systems.steps,
-                torch.from_numpy(start).to(batch.states.device),
-                horizon,
-                self.structures.edge_types[batch.edges],
-                self.structures.node_types[batch.nodes],
-                self.error_measure().weight,
+        drawn = self._generator(5, self._step).integers(systems.steps - horizon, size=len(batch.systems))
+        start = torch.from_numpy(drawn).to(batch.states.device)
+        types = self.structures.edge_types[batch.edges], self.structures.node_types[batch.nodes]
+        with torch.no_grad():
+            errors = residuals(
+                self.library, parameters, batch, systems.steps, start, horizon, *types, self.error_measure().weight
             )
-        )
+        self.residual_scale.update(errors)
 
     def _settle(self, systems: SystemSet) -> None:
         """Gives every training system the best structure under the modules as they are, by all of its transitions.

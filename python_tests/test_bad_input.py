@@ -619,7 +619,7 @@ def test_unknown_presets_name_the_known_ones():
 
 
 def test_sharing_needs_settings_that_can_share():
-    with pytest.raises(ValueError, match="undirected, shared: .*'metropolis'"):
+    with pytest.raises(ValueError, match=r"undirected, shared: .*'metropolis'"):
         small_settings(bounce="metropolis", shared=True)
 
 

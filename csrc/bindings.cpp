@@ -9,6 +9,7 @@
 #include "ops/anneal.h"
 #include "ops/heat_bath.h"
 #include "ops/machine.h"
+#include "ops/propose_from_table.h"
 #include "ops/rollout_energy.h"
 #include "ops/rollout_gradient.h"
 #include "ops/simulate.h"
@@ -168,16 +169,37 @@ void metropolis_propose(const Place& place, const nri::GraphView& graph, uint64_
 }
 
 void metropolis_decide(const Place& place, bool float64, const nri::GraphView& graph, uint64_t seed, int64_t step,
-                       Address system_ids, Address temperature, Address proposed_energy, Address proposed_edge_types,
-                       Address proposed_node_types, Address energy, Address edge_types, Address node_types,
-                       Address counts) {
+                       Address system_ids, Address temperature, Address log_ratio, Address proposed_energy,
+                       Address proposed_edge_types, Address proposed_node_types, Address energy, Address edge_types,
+                       Address node_types, Address counts) {
   in_precision(float64, [&](auto scalar) {
     using T = decltype(scalar);
     NRI_ON(place, metropolis_decide(graph, draws(seed, step, system_ids), at<const T>(temperature),
-                                    at<const T>(proposed_energy), at<const uint8_t>(proposed_edge_types),
-                                    at<const uint8_t>(proposed_node_types), at<T>(energy), at<uint8_t>(edge_types),
-                                    at<uint8_t>(node_types), at<int64_t>(counts), place.execution));
+                                    at<const double>(log_ratio), at<const T>(proposed_energy),
+                                    at<const uint8_t>(proposed_edge_types), at<const uint8_t>(proposed_node_types),
+                                    at<T>(energy), at<uint8_t>(edge_types), at<uint8_t>(node_types),
+                                    at<int64_t>(counts), place.execution));
   });
+}
+
+void propose_from_table(const Place& place, const nri::GraphView& graph, uint64_t seed, int64_t step,
+                        Address system_ids, int kind, int64_t edge_type_count, int64_t node_type_count,
+                        Address edge_probability, Address node_probability, Address may_change, Address edge_types,
+                        Address node_types, Address proposed_edge_types, Address proposed_node_types,
+                        Address log_ratio) {
+  const py::gil_scoped_release unlocked;
+  const nri::ProposalTable table{edge_type_count, node_type_count, at<const double>(edge_probability),
+                                 at<const double>(node_probability), at<const uint8_t>(may_change)};
+  NRI_ON(place, propose_from_table(graph, draws(seed, step, system_ids), table, static_cast<nri::ProposalKind>(kind),
+                                   at<const uint8_t>(edge_types), at<const uint8_t>(node_types),
+                                   at<uint8_t>(proposed_edge_types), at<uint8_t>(proposed_node_types),
+                                   at<double>(log_ratio), place.execution));
+}
+
+void blur(const Place& place, const nri::GraphView& graph, uint64_t seed, int64_t step, Address system_ids,
+          double share, bool whole_entity, Address blurred) {
+  const py::gil_scoped_release unlocked;
+  NRI_ON(place, blur(graph, draws(seed, step, system_ids), share, whole_entity, at<uint8_t>(blurred), place.execution));
 }
 
 void heat_bath_sample(const Place& place, bool float64, const nri::GraphView& graph, uint64_t seed, int64_t step,
@@ -276,8 +298,14 @@ PYBIND11_MODULE(_core, m) {
         arg("system_ids"), arg("edge_type_count"), arg("node_type_count"), arg("edge_types"), arg("node_types"),
         arg("proposed_edge_types"), arg("proposed_node_types"));
   m.def("metropolis_decide", &metropolis_decide, arg("place"), arg("float64"), arg("graph"), arg("seed"), arg("step"),
-        arg("system_ids"), arg("temperature"), arg("proposed_energy"), arg("proposed_edge_types"),
+        arg("system_ids"), arg("temperature"), arg("log_ratio"), arg("proposed_energy"), arg("proposed_edge_types"),
         arg("proposed_node_types"), arg("energy"), arg("edge_types"), arg("node_types"), arg("counts"));
+  m.def("propose_from_table", &propose_from_table, arg("place"), arg("graph"), arg("seed"), arg("step"),
+        arg("system_ids"), arg("kind"), arg("edge_type_count"), arg("node_type_count"), arg("edge_probability"),
+        arg("node_probability"), arg("may_change"), arg("edge_types"), arg("node_types"), arg("proposed_edge_types"),
+        arg("proposed_node_types"), arg("log_ratio"));
+  m.def("blur", &blur, arg("place"), arg("graph"), arg("seed"), arg("step"), arg("system_ids"), arg("share"),
+        arg("whole_entity"), arg("blurred"));
   m.def("heat_bath_sample", &heat_bath_sample, arg("place"), arg("float64"), arg("graph"), arg("seed"), arg("step"),
         arg("system_ids"), arg("edge_type_count"), arg("node_type_count"), arg("row_offset"), arg("stride"),
         arg("scores"), arg("temperature"), arg("edge_types"), arg("node_types"));

@@ -135,6 +135,7 @@ def metropolis_decide(
     step: int,
     system_ids: int,
     temperature: int,
+    log_ratio: int,
     proposed_energy: int,
     proposed_edge_types: int,
     proposed_node_types: int,
@@ -142,6 +143,34 @@ def metropolis_decide(
     edge_types: int,
     node_types: int,
     counts: int,
+) -> None: ...
+def propose_from_table(
+    place: Place,
+    graph: Graph,
+    seed: int,
+    step: int,
+    system_ids: int,
+    kind: int,
+    edge_type_count: int,
+    node_type_count: int,
+    edge_probability: int,
+    node_probability: int,
+    may_change: int,
+    edge_types: int,
+    node_types: int,
+    proposed_edge_types: int,
+    proposed_node_types: int,
+    log_ratio: int,
+) -> None: ...
+def blur(
+    place: Place,
+    graph: Graph,
+    seed: int,
+    step: int,
+    system_ids: int,
+    share: float,
+    whole_entity: bool,
+    blurred: int,
 ) -> None: ...
 def heat_bath_sample(
     place: Place,

@@ -24,6 +24,8 @@ from nri_fast.heat_bath_rows import HeatBathRows, edges_in_block, random_free_ed
 from nri_fast.heat_bath_search import heat_bath_search
 from nri_fast.modules import ModuleLibrary
 from nri_fast.ops import one_torch_thread
+from nri_fast.proposals.imitation import Imitation
+from nri_fast.proposals.sources import make_imitation, make_proposer
 from nri_fast.rollouts import Rollouts, residuals
 from nri_fast.schedule import AcceptanceTemperature, ResidualScale, geometric, linear_floor, one_cycle
 from nri_fast.settings import Settings
@@ -39,7 +41,11 @@ class DivergedError(RuntimeError):
 
 @dataclass
 class History:
-    """What happened, one entry per recorded step: enough to draw a run's curves."""
+    """What happened, one entry per recorded step: enough to draw a run's curves.
+
+    With a proposal network: its loss, how much of the structures' entropy its predictions tell (0 nothing, 1 all), and
+    how often it has collapsed and was started anew. The lists of these are empty without one.
+    """
 
     step: list[int] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
@@ -47,6 +53,9 @@ class History:
     scale_squared: list[float] = field(default_factory=list)
     learning_rate: list[float] = field(default_factory=list)
     accepted: list[float] = field(default_factory=list)
+    network_loss: list[float] = field(default_factory=list)
+    network_information: list[float] = field(default_factory=list)
+    network_restarts: list[int] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, list[float]]:
         """As JSON can hold it."""
@@ -71,6 +80,8 @@ class BounceGrad:
         The current types of all training systems, after :meth:`fit`.
     history : History
         Curves.
+    imitation : Imitation or None
+        The proposal network and its training, after :meth:`fit`, if the settings ask for one.
     skipped : int
         Gradient steps that were not taken because the gradient was not finite.
 
@@ -87,6 +98,7 @@ class BounceGrad:
         self.coupling = Coupling(settings.undirected, settings.shared)
         self.history = History()
         self.structures: Structures | None = None
+        self.imitation: Imitation | None = None
         self.acceptance = AcceptanceTemperature(math.exp(-9.8))
         self.residual_scale = ResidualScale()
         self.skipped = self._skipped_in_a_row = 0
@@ -160,6 +172,7 @@ class BounceGrad:
         # The authors' first temperature, in the units of this run's energies.
         self.acceptance = AcceptanceTemperature(math.exp(-9.8) * float(self.error_measure().weight.mean()))
         self.structures = self._random_structures(graph)
+        self.imitation = make_imitation(self.settings, self.library, systems, self.seed)
         if resume and checkpoints is not None:
             found = checkpoints.latest(lambda message: tqdm.write(message, file=sys.stderr))
             if found is not None:
@@ -200,6 +213,10 @@ class BounceGrad:
             self._skipped_in_a_row = 0
         else:
             self._skip()
+        if self.imitation is not None:
+            assert self.structures is not None
+            types = self.structures.edge_types[batch.edges], self.structures.node_types[batch.nodes]
+            self.imitation.step(batch, systems.steps, *types, self._step)
         if result.counts is not None:
             totals = result.counts.sum(0).tolist()
             self._epoch_counts = [a + b for a, b in zip(self._epoch_counts, totals, strict=True)]
@@ -218,7 +235,10 @@ class BounceGrad:
             temperature = parameters.new_full((1,), self.acceptance.temperature)
             draws = [self._draws(batch, self._step * s.proposals + i) for i in range(s.proposals)]
             rollouts = Rollouts(self.library, parameters, batch, systems.steps, s.rollout, error)
-            return metropolis_bounce(rollouts, self.structures, draws, temperature)
+            network = None if self.imitation is None else self.imitation.network
+            types = self.structures.edge_types[batch.edges], self.structures.node_types[batch.nodes]
+            proposer = make_proposer(s, network, self.library, parameters, batch, systems.steps, error, *types)
+            return metropolis_bounce(rollouts, self.structures, draws, temperature, proposer, s.rule == "hastings")
         start = self._draw_transitions(systems, batch)
         current = self.structures.edge_types[batch.edges]
         free = self._draw_free_edges(batch)
@@ -358,6 +378,10 @@ class BounceGrad:
         h.scale_squared.append(self.scale_squared or 0.0)
         h.learning_rate.append(rate)
         counts = result.counts
+        if self.imitation is not None:
+            h.network_loss.append(self.imitation.loss)
+            h.network_information.append(self.imitation.information)
+            h.network_restarts.append(self.imitation.restarts)
         h.accepted.append(0.0 if counts is None else float(counts[:, 1].sum()) / max(1, int(counts[:, 0].sum())))
 
     def _facts(self, systems: SystemSet) -> dict[str, Any]:
@@ -384,6 +408,10 @@ class BounceGrad:
             "skipped": [self.skipped, self._skipped_in_a_row],
             "history": self.history.to_dict(),
         }
+        if self.imitation is not None:
+            network, imitation = self.imitation.state()
+            tensors |= network
+            facts["imitation"] = imitation
         return tensors, facts
 
     def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any], systems: SystemSet) -> None:
@@ -410,6 +438,8 @@ class BounceGrad:
         if facts["residual_scale"] is not None:
             self.residual_scale = ResidualScale(facts["residual_scale"])
         self._epoch_counts = facts["epoch_counts"]
+        if self.imitation is not None:
+            self.imitation.restore(tensors, facts["imitation"])
         self.skipped, self._skipped_in_a_row = facts["skipped"]
         self.history = History(**facts["history"])
         self._step = facts["step"]

@@ -14,6 +14,7 @@ from torch import Tensor
 from nri_fast import ops
 from nri_fast.couplings import Coupling
 from nri_fast.heat_bath_rows import HeatBathRows
+from nri_fast.proposals.proposers import Proposer, RandomProposer
 from nri_fast.rollouts import Rollouts
 from nri_fast.system_set import Batch
 
@@ -87,24 +88,30 @@ def heat_bath_bounce(
 
 
 def metropolis_bounce(
-    rollouts: Rollouts, structures: Structures, draws: list[ops.Draws], temperature: Tensor
+    rollouts: Rollouts,
+    structures: Structures,
+    draws: list[ops.Draws],
+    temperature: Tensor,
+    proposer: Proposer | None = None,
+    hastings: bool = True,
 ) -> BounceResult:
     """The paper's bounce: for each of `draws`, one proposal per system, accepted or rejected by its roll-out energy.
 
-    The gradient is that of the mean energy of the structures kept.
+    By default proposals are random changes. With `hastings`, acceptance carries how likely a proposal is there and
+    back, so that the chain samples; without it, it is the paper's plain rule. The gradient is that of the mean energy
+    of the structures kept.
     """
-    library, batch = rollouts.library, rollouts.batch
+    batch, library = rollouts.batch, rollouts.library
+    proposer = proposer or RandomProposer(batch.graph, library.edge_types, library.node_types)
     edge_types, node_types = structures.edge_types[batch.edges], structures.node_types[batch.nodes]
     counts = torch.zeros(batch.graph.systems, len(ops.COUNTS), dtype=torch.int64, device=batch.graph.device)
     energy = rollouts.energies(edge_types, node_types)
     for draw in draws:
-        edges, nodes = ops.metropolis_propose(
-            batch.graph, draw, library.edge_types, library.node_types, edge_types, node_types
-        )
-        assert nodes is not None
+        edges, nodes, log_ratio = proposer.propose(draw, edge_types, node_types)
         proposed = rollouts.energies(edges, nodes)
+        ratio = log_ratio if hastings else None
         ops.metropolis_decide(
-            batch.graph, draw, temperature, proposed, edges, nodes, energy, edge_types, node_types, counts
+            batch.graph, draw, temperature, proposed, edges, nodes, energy, edge_types, node_types, counts, ratio
         )
     structures.edge_types[batch.edges] = edge_types
     structures.node_types[batch.nodes] = node_types

@@ -21,6 +21,7 @@ from nri_fast.modules import ModuleLibrary
 
 SIMULATORS = ("springs", "charged", "kuramoto", "springs3", "springs_mass", "kuramoto_directed")
 SPLITS = ("train", "valid", "test")
+PROPOSALS = ("edge", "node", "flip", "system")  # ProposalKind in csrc/ops/propose_from_table.h
 COUNTS = ("proposed", "accepted", "accepted_worsening", "not_finite")
 
 _threads = _core.hardware_threads()
@@ -357,11 +358,13 @@ def metropolis_decide(
     edge_types: Tensor,
     node_types: Tensor | None,
     counts: Tensor,
+    log_ratio: Tensor | None = None,
 ) -> None:
     """Accepts or rejects every system's proposal in place.
 
     ``energy`` [systems] and the types are updated where accepted; ``counts`` [systems, 4] int64 is added to (columns:
-    :data:`COUNTS`). ``temperature`` is one number in a tensor. See ``csrc/ops/anneal.h``.
+    :data:`COUNTS`). ``temperature`` is one number in a tensor. ``log_ratio`` [systems] float64 is what
+    :func:`propose_from_table` gives, None for the plain rule. See ``csrc/ops/anneal.h``.
     """
     _core.metropolis_decide(
         _place(energy),
@@ -371,6 +374,7 @@ def metropolis_decide(
         draws.step,
         _address(draws.system_ids),
         _address(temperature),
+        _address(log_ratio),
         _address(proposed_energy),
         _address(proposed_edge_types),
         _address(proposed_node_types),
@@ -379,6 +383,65 @@ def metropolis_decide(
         _address(node_types),
         _address(counts),
     )
+
+
+def propose_from_table(
+    graph: MegaGraph,
+    draws: Draws,
+    kind: str,
+    edge_probability: Tensor,
+    node_probability: Tensor | None,
+    edge_types: Tensor,
+    node_types: Tensor | None = None,
+    may_change: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Copies of the types with one proposal of ``kind`` (:data:`PROPOSALS`) a system, and its log ratio [systems].
+
+    ``edge_probability`` is [edges, K] float64, ``node_probability`` [nodes, M] float64 or None for one node type,
+    ``may_change`` [edges] uint8 or None. See ``csrc/ops/propose_from_table.h``.
+    """
+    proposed_edges = torch.empty_like(edge_types)
+    proposed_nodes = None if node_types is None else torch.empty_like(node_types)
+    log_ratio = torch.empty(graph.systems, dtype=torch.float64, device=edge_types.device)
+    _core.propose_from_table(
+        _place(edge_types),
+        graph.native,
+        draws.seed,
+        draws.step,
+        _address(draws.system_ids),
+        PROPOSALS.index(kind),
+        edge_probability.shape[1],
+        1 if node_probability is None else node_probability.shape[1],
+        _address(edge_probability),
+        _address(node_probability),
+        _address(may_change),
+        _address(edge_types),
+        _address(node_types),
+        _address(proposed_edges),
+        _address(proposed_nodes),
+        _address(log_ratio),
+    )
+    return proposed_edges, proposed_nodes, log_ratio
+
+
+def blur(graph: MegaGraph, draws: Draws, share: float, whole_entity: bool = False) -> Tensor:
+    """[edges] uint8: 1 where a structure encoder must not see an edge's type.
+
+    Each edge with probability ``share``, or all edges into one random entity of every system. See
+    ``csrc/ops/propose_from_table.h``.
+    """
+    blurred = torch.empty(graph.edges, dtype=torch.uint8, device=graph.device)
+    _core.blur(
+        _place(blurred),
+        graph.native,
+        draws.seed,
+        draws.step,
+        _address(draws.system_ids),
+        share,
+        whole_entity,
+        _address(blurred),
+    )
+    return blurred
 
 
 def heat_bath_sample(

@@ -18,12 +18,14 @@ from nri_fast.checkpoint import CheckpointError, Checkpoints, load, save, write_
 from nri_fast.metrics import displacement_fit
 from nri_fast.modules import ModuleLibrary
 from nri_fast.normalisation import Normalisation
+from nri_fast.proposals.network import ProposalNetwork
 from nri_fast.settings import PRESETS, Settings
 from nri_fast.system_set import SystemSet
 from nri_fast.trajectory_data import TrajectoryData
 
 RUN_FILE = "run.json"
 LIBRARY_FILE = "library.safetensors"
+NETWORK_FILE = "network.safetensors"
 HISTORY_FILE = "history.json"
 FORMAT = 2
 
@@ -50,6 +52,8 @@ class Run:
         Training curves.
     displacement_fit : dict
         Of the training data, for the constant-velocity baseline (see :func:`nri_fast.metrics.displacement_fit`).
+    network : ProposalNetwork or None
+        The proposal network, if the settings asked for one.
     """
 
     library: ModuleLibrary
@@ -60,6 +64,7 @@ class Run:
     scale_squared: float | None
     history: History = field(default_factory=History)
     displacement_fit: dict[str, tuple[float, float]] = field(default_factory=dict)
+    network: ProposalNetwork | None = None
 
     @property
     def device(self) -> torch.device:
@@ -86,6 +91,8 @@ class Run:
         """Writes the run's files; each is replaced as a whole."""
         folder.mkdir(parents=True, exist_ok=True)
         save(folder / LIBRARY_FILE, self.library.state_dict(), {"library": self.library.settings()})
+        if self.network is not None:
+            save(folder / NETWORK_FILE, self.network.state_dict(), {"network": self.network.settings()})
         _write_json(folder / HISTORY_FILE, self.history.to_dict())
         facts = {
             "format": FORMAT,
@@ -120,9 +127,10 @@ class Run:
             history = History(**_read_json(path / HISTORY_FILE))
             fit = {name: (float(a), float(b)) for name, (a, b) in facts["displacement_fit"].items()}
             scale = float(facts["scale_squared"]) if settings.robust else None
-            return cls(
-                library.to(device), normalisation, settings, facts["seed"], facts["trained_on"], scale, history, fit
-            )
+            network = None if settings.network == "none" else load_network(path / NETWORK_FILE).to(device)
+            library = library.to(device)
+            seed, trained_on = facts["seed"], facts["trained_on"]
+            return cls(library, normalisation, settings, seed, trained_on, scale, history, fit, network)
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, CheckpointError):
                 raise
@@ -200,10 +208,25 @@ def train(
         "entities": data.entities,
     }
     fit = displacement_fit(states, data.feature_names)
-    run = Run(library, normalisation, settings, seed, trained_on, trainer.scale_squared, trainer.history, fit)
+    network = None if trainer.imitation is None else trainer.imitation.network
+    run = Run(library, normalisation, settings, seed, trained_on, trainer.scale_squared, trainer.history, fit, network)
     if folder is not None:
         run.save(folder)
     return run
+
+
+def load_network(file: Path) -> ProposalNetwork:
+    """Reads a proposal network from a run's folder.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing or damaged.
+    """
+    tensors, facts = load(file)
+    network = ProposalNetwork(**facts["network"])
+    network.load_state_dict(tensors)
+    return network.eval()
 
 
 def initial_library(features: int, relative: list[int], settings: Settings, seed: int) -> ModuleLibrary:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Bounce = Literal["soft", "sampled", "metropolis"]
+Proposal = Literal["random", "edge", "node", "flip", "system"]
+ProposalSource = Literal["network", "heat_bath", "both"]
+Rule = Literal["hastings", "plain"]
+NetworkKind = Literal["none", "mlp", "cnn", "structure", "mlp+structure", "cnn+structure"]
+NetworkOptimiser = Literal["adam", "sgd"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +71,26 @@ class Settings:
         over many steps get better.
     polish_rate : float
         Peak learning rate of those.
+    proposal : {"random", "edge", "node", "flip", "system"}
+        Metropolis: what a proposal changes. "random": one random edge or entity, to a random other type. The others
+        draw from probabilities: one edge ("edge"), all incoming edges of one entity ("node"), the same with the current
+        types left out ("flip"), or everything ("system").
+    proposal_source : {"network", "heat_bath", "both"}
+        Whose probabilities: a proposal network's, those of the one-step heat bath, or the mean of both.
+    rule : {"hastings", "plain"}
+        Metropolis: acceptance carries how likely the proposal is there and back, so that the chain samples from the
+        Boltzmann distribution; or the paper's plain rule, which does not.
+    network : {"none", "mlp", "cnn", "structure", "mlp+structure", "cnn+structure"}
+        Proposal network that learns to imitate the structures, under any bounce: it sees the recordings (MLP: of the
+        training systems' length; CNN: of any length), the rest of the structure, or both in turn.
+    network_hidden : int
+        Its width.
+    network_dropout : float
+        Share of its units left out while it learns.
+    network_optimiser : {"adam", "sgd"}
+        SGD with momentum 0.9 is the paper's.
+    network_rate : float
+        Its learning rate.
     """
 
     edge_types: int = 2
@@ -95,6 +120,14 @@ class Settings:
     clip: float = 1.0
     polish_steps: int = 0
     polish_rate: float = 1e-3
+    proposal: Proposal = "random"
+    proposal_source: ProposalSource = "network"
+    rule: Rule = "hastings"
+    network: NetworkKind = "none"
+    network_hidden: int = 128
+    network_dropout: float = 0.0
+    network_optimiser: NetworkOptimiser = "adam"
+    network_rate: float = 1e-3
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -126,6 +159,30 @@ class Settings:
             raise ValueError(f"bounce: expected soft, sampled or metropolis, got {self.bounce!r}")
         if self.bounce == "metropolis" and (self.undirected or self.shared):
             raise ValueError("undirected, shared: expected with a heat bath, got bounce='metropolis'")
+        self._check_proposals()
+
+    def _check_proposals(self) -> None:
+        for name, kind in (
+            ("proposal", Proposal),
+            ("proposal_source", ProposalSource),
+            ("rule", Rule),
+            ("network", NetworkKind),
+            ("network_optimiser", NetworkOptimiser),
+        ):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name}: expected one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
+        if not isinstance(self.network_hidden, int) or self.network_hidden < 1:
+            raise ValueError(f"network_hidden: expected a whole number, at least 1, got {self.network_hidden}")
+        if not 0 < self.network_rate < float("inf"):
+            raise ValueError(f"network_rate: expected a positive number, got {self.network_rate}")
+        if not 0 <= self.network_dropout < 1:
+            raise ValueError(f"network_dropout: expected a share from 0 to below 1, got {self.network_dropout}")
+        if self.proposal != "random" and self.bounce != "metropolis":
+            raise ValueError(f"proposal: {self.proposal!r} needs bounce 'metropolis', got {self.bounce!r}")
+        if self.proposal != "random" and self.proposal_source != "heat_bath" and self.network == "none":
+            raise ValueError(
+                f"proposal_source: {self.proposal_source!r} needs a network (mlp, cnn, structure, ...), got 'none'"
+            )
 
     @property
     def least_steps(self) -> int:

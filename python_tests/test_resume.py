@@ -37,6 +37,10 @@ RUNS = {
     "soft": SMALL,
     "sampled": dataclasses.replace(SMALL, bounce="sampled", polish_steps=0),
     "metropolis": dataclasses.replace(SMALL, bounce="metropolis", robust=False),
+    "soft, network": dataclasses.replace(SMALL, network="mlp+structure", network_hidden=5, network_dropout=0.3),
+    "metropolis, network": dataclasses.replace(
+        SMALL, bounce="metropolis", robust=False, network="mlp+structure", network_hidden=5, proposal="node"
+    ),
     "two node types": dataclasses.replace(SMALL, edge_types=3, node_types=2),
     "undirected, small blocks": dataclasses.replace(SMALL, block=4, undirected=True, node_types=2),
     "many entities": dataclasses.replace(SMALL, batch=1, steps=8, polish_steps=2),

@@ -10,14 +10,25 @@ namespace nri {
 
 enum class Decision : int { rejected = 0, accepted = 1, accepted_worsening = 2, not_finite = 3 };
 
-// Accept when no worse, otherwise with probability exp((current - proposed) / temperature): u, uniform in [0, 1), falls
-// under it. A proposed energy that is NaN or infinite is always rejected, and told apart; a finite one always replaces
-// one that is not. Temperature 0 accepts no worsening.
-NRI_HOST_DEVICE inline Decision decide(double current, double proposed, double temperature, double u) {
-  if (!(fabs(proposed) <= 1.7976931348623157e308)) return Decision::not_finite;
-  if (!(proposed > current)) return Decision::accepted;  // also when current is NaN
-  if (!(temperature > 0)) return Decision::rejected;
-  return u < portable_exp((current - proposed) / temperature) ? Decision::accepted_worsening : Decision::rejected;
+// Accept with probability exp((current - proposed) / temperature + log_ratio), if that is below 1: u, uniform in [0,
+// 1), falls under it. log_ratio is that of proposing the way back to proposing the way there (Metropolis-Hastings), 0
+// where both are as likely, or where the plain rule is wanted. A proposed energy that is NaN or infinite is always
+// rejected, and told apart; a finite one always replaces one that is not. Temperature 0 accepts every improvement and
+// no worsening.
+NRI_HOST_DEVICE inline Decision decide(double current, double proposed, double temperature, double u,
+                                       double log_ratio = 0.0) {
+  constexpr double kLargest = 1.7976931348623157e308;
+  if (!(fabs(proposed) <= kLargest)) return Decision::not_finite;
+  if (!(fabs(current) <= kLargest)) return Decision::accepted;
+  const bool worse = proposed > current;
+  double exponent = log_ratio;
+  if (proposed != current) {
+    if (!(temperature > 0)) return worse ? Decision::rejected : Decision::accepted;
+    exponent += (current - proposed) / temperature;
+  }
+  // Not finite where a vanishing temperature meets a way that leads back never: NaN fails both comparisons.
+  if (!(exponent >= 0.0) && !(u < portable_exp(exponent))) return Decision::rejected;
+  return worse ? Decision::accepted_worsening : Decision::accepted;
 }
 
 }  // namespace nri

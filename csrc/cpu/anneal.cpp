@@ -139,13 +139,14 @@ void metropolis_propose(const GraphView& graph, const DrawView& draws, int64_t e
 namespace {
 
 template <typename T>
-void decide_all(const GraphView& graph, const DrawView& draws, const T* temperature, const T* proposed_energy,
-                const uint8_t* proposed_edge_types, const uint8_t* proposed_node_types, T* energy, uint8_t* edge_types,
-                uint8_t* node_types, int64_t* counts, const Execution& execution) {
+void decide_all(const GraphView& graph, const DrawView& draws, const T* temperature, const double* log_ratio,
+                const T* proposed_energy, const uint8_t* proposed_edge_types, const uint8_t* proposed_node_types,
+                T* energy, uint8_t* edge_types, uint8_t* node_types, int64_t* counts, const Execution& execution) {
   parallel_chunks(execution, graph.systems, kSystemsPerChunk, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       const Philox4 bits = draw(draws.seed, Stream::accept, draws.system_ids[b], draws.step, 0);
-      const Decision decision = decide(energy[b], proposed_energy[b], temperature[0], uniform(bits.x, bits.y));
+      const Decision decision = decide(energy[b], proposed_energy[b], temperature[0], uniform(bits.x, bits.y),
+                                       log_ratio ? log_ratio[b] : 0.0);
       const bool worsening = decision == Decision::accepted_worsening;
       const bool accepted = decision == Decision::accepted || worsening;
       int64_t* count = counts + b * kCounts;
@@ -204,23 +205,23 @@ void responsibilities_all(int64_t receivers, const int64_t* row_offset, int64_t 
 
 }  // namespace
 
-#define NRI_DEFINE_ANNEAL(T)                                                                                          \
-  void metropolis_decide(const GraphView& graph, const DrawView& draws, const T* temperature,                         \
-                         const T* proposed_energy, const uint8_t* proposed_edge_types,                                \
-                         const uint8_t* proposed_node_types, T* energy, uint8_t* edge_types, uint8_t* node_types,     \
-                         int64_t* counts, const Execution& execution) {                                               \
-    decide_all(graph, draws, temperature, proposed_energy, proposed_edge_types, proposed_node_types, energy,          \
-               edge_types, node_types, counts, execution);                                                            \
-  }                                                                                                                   \
-  void heat_bath_sample(const GraphView& graph, const DrawView& draws, int64_t edge_types_count,                      \
-                        int64_t node_types_count, const int64_t* row_offset, const int64_t* stride, const T* scores,  \
-                        double temperature, uint8_t* edge_types, uint8_t* node_types, const Execution& execution) {   \
-    sample_all(graph, draws, edge_types_count, node_types_count, row_offset, stride, scores, temperature, edge_types, \
-               node_types, execution);                                                                                \
-  }                                                                                                                   \
-  void responsibilities(int64_t receivers, const int64_t* row_offset, int64_t group, const T* scores,                 \
-                        double temperature, T* weights, const Execution& execution) {                                 \
-    responsibilities_all(receivers, row_offset, group, scores, temperature, weights, execution);                      \
+#define NRI_DEFINE_ANNEAL(T)                                                                                           \
+  void metropolis_decide(const GraphView& graph, const DrawView& draws, const T* temperature, const double* log_ratio, \
+                         const T* proposed_energy, const uint8_t* proposed_edge_types,                                 \
+                         const uint8_t* proposed_node_types, T* energy, uint8_t* edge_types, uint8_t* node_types,      \
+                         int64_t* counts, const Execution& execution) {                                                \
+    decide_all(graph, draws, temperature, log_ratio, proposed_energy, proposed_edge_types, proposed_node_types,        \
+               energy, edge_types, node_types, counts, execution);                                                     \
+  }                                                                                                                    \
+  void heat_bath_sample(const GraphView& graph, const DrawView& draws, int64_t edge_types_count,                       \
+                        int64_t node_types_count, const int64_t* row_offset, const int64_t* stride, const T* scores,   \
+                        double temperature, uint8_t* edge_types, uint8_t* node_types, const Execution& execution) {    \
+    sample_all(graph, draws, edge_types_count, node_types_count, row_offset, stride, scores, temperature, edge_types,  \
+               node_types, execution);                                                                                 \
+  }                                                                                                                    \
+  void responsibilities(int64_t receivers, const int64_t* row_offset, int64_t group, const T* scores,                  \
+                        double temperature, T* weights, const Execution& execution) {                                  \
+    responsibilities_all(receivers, row_offset, group, scores, temperature, weights, execution);                       \
   }
 
 NRI_DEFINE_ANNEAL(float)

@@ -40,14 +40,16 @@ __global__ void propose_kernel(int64_t systems, GraphView graph, DrawView draws,
 
 // One block a system: every thread comes to the same decision, then they copy side by side.
 template <typename T>
-__global__ void decide_kernel(GraphView graph, DrawView draws, const T* temperature, const T* proposed_energy,
-                              const uint8_t* proposed_edge_types, const uint8_t* proposed_node_types, T* energy,
-                              uint8_t* edge_types, uint8_t* node_types, int64_t* counts) {
+__global__ void decide_kernel(GraphView graph, DrawView draws, const T* temperature, const double* log_ratio,
+                              const T* proposed_energy, const uint8_t* proposed_edge_types,
+                              const uint8_t* proposed_node_types, T* energy, uint8_t* edge_types, uint8_t* node_types,
+                              int64_t* counts) {
   const int64_t system = blockIdx.x;
   const Philox4 bits = draw(draws.seed, Stream::accept, draws.system_ids[system], draws.step, 0);
   const T proposed = proposed_energy[system];
-  const Decision decision = decide(static_cast<double>(energy[system]), static_cast<double>(proposed),
-                                   static_cast<double>(temperature[0]), uniform(bits.x, bits.y));
+  const Decision decision =
+      decide(static_cast<double>(energy[system]), static_cast<double>(proposed), static_cast<double>(temperature[0]),
+             uniform(bits.x, bits.y), log_ratio == nullptr ? 0.0 : log_ratio[system]);
   const bool accepted = decision == Decision::accepted || decision == Decision::accepted_worsening;
   __syncthreads();  // all have read the energy
   if (threadIdx.x == 0) {
@@ -174,24 +176,24 @@ void metropolis_propose(const GraphView& graph, const DrawView& draws, int64_t e
                   node_types_count, edge_types, node_types, proposed_edge_types, proposed_node_types);
 }
 
-#define NRI_DEFINE(T)                                                                                                \
-  void metropolis_decide(const GraphView& graph, const DrawView& draws, const T* temperature,                        \
-                         const T* proposed_energy, const uint8_t* proposed_edge_types,                               \
-                         const uint8_t* proposed_node_types, T* energy, uint8_t* edge_types, uint8_t* node_types,    \
-                         int64_t* counts, const Execution& execution) {                                              \
-    launch("metropolis_decide", decide_kernel<T>, graph.systems, 32, execution, graph, draws, temperature,           \
-           proposed_energy, proposed_edge_types, proposed_node_types, energy, edge_types, node_types, counts);       \
-  }                                                                                                                  \
-  void heat_bath_sample(const GraphView& graph, const DrawView& draws, int64_t edge_types_count,                     \
-                        int64_t node_types_count, const int64_t* row_offset, const int64_t* stride, const T* scores, \
-                        double temperature, uint8_t* edge_types, uint8_t* node_types, const Execution& execution) {  \
-    launch_elements("heat_bath_sample", sample_kernel<T>, graph.nodes, execution, graph, draws, edge_types_count,    \
-                    node_types_count, row_offset, stride, scores, temperature, edge_types, node_types);              \
-  }                                                                                                                  \
-  void responsibilities(int64_t receivers, const int64_t* row_offset, int64_t group, const T* scores,                \
-                        double temperature, T* weights, const Execution& execution) {                                \
-    launch_elements("responsibilities", responsibilities_kernel<T>, receivers, execution, row_offset, group, scores, \
-                    temperature, weights);                                                                           \
+#define NRI_DEFINE(T)                                                                                                  \
+  void metropolis_decide(const GraphView& graph, const DrawView& draws, const T* temperature, const double* log_ratio, \
+                         const T* proposed_energy, const uint8_t* proposed_edge_types,                                 \
+                         const uint8_t* proposed_node_types, T* energy, uint8_t* edge_types, uint8_t* node_types,      \
+                         int64_t* counts, const Execution& execution) {                                                \
+    launch("metropolis_decide", decide_kernel<T>, graph.systems, 32, execution, graph, draws, temperature, log_ratio,  \
+           proposed_energy, proposed_edge_types, proposed_node_types, energy, edge_types, node_types, counts);         \
+  }                                                                                                                    \
+  void heat_bath_sample(const GraphView& graph, const DrawView& draws, int64_t edge_types_count,                       \
+                        int64_t node_types_count, const int64_t* row_offset, const int64_t* stride, const T* scores,   \
+                        double temperature, uint8_t* edge_types, uint8_t* node_types, const Execution& execution) {    \
+    launch_elements("heat_bath_sample", sample_kernel<T>, graph.nodes, execution, graph, draws, edge_types_count,      \
+                    node_types_count, row_offset, stride, scores, temperature, edge_types, node_types);                \
+  }                                                                                                                    \
+  void responsibilities(int64_t receivers, const int64_t* row_offset, int64_t group, const T* scores,                  \
+                        double temperature, T* weights, const Execution& execution) {                                  \
+    launch_elements("responsibilities", responsibilities_kernel<T>, receivers, execution, row_offset, group, scores,   \
+                    temperature, weights);                                                                             \
   }
 NRI_DEFINE(float)
 NRI_DEFINE(double)

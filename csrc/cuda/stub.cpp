@@ -4,6 +4,7 @@
 #include "ops/anneal.h"
 #include "ops/heat_bath.h"
 #include "ops/machine.h"
+#include "ops/propose_from_table.h"
 #include "ops/rollout_energy.h"
 #include "ops/rollout_gradient.h"
 #include "ops/simulate.h"
@@ -33,6 +34,13 @@ void metropolis_propose(const GraphView&, const DrawView&, int64_t, int64_t, con
   not_built();
 }
 
+void propose_from_table(const GraphView&, const DrawView&, const ProposalTable&, ProposalKind, const uint8_t*,
+                        const uint8_t*, uint8_t*, uint8_t*, double*, const Execution&) {
+  not_built();
+}
+
+void blur(const GraphView&, const DrawView&, double, bool, uint8_t*, const Execution&) { not_built(); }
+
 #define NRI_DEFINE(T)                                                                                                  \
   void rollout_energy(const RolloutProblem<T>&, int64_t, const uint8_t*, T*, const Execution&) { not_built(); }        \
   void forecast(const ForecastProblem<T>&, T*, const Execution&) { not_built(); }                                      \
@@ -41,8 +49,8 @@ void metropolis_propose(const GraphView&, const DrawView&, int64_t, int64_t, con
   }                                                                                                                    \
   void heat_bath_scores(const HeatBathProblem<T>&, T*, const Execution&) { not_built(); }                              \
   void heat_bath_gradient(const HeatBathProblem<T>&, const T*, T*, const Execution&) { not_built(); }                  \
-  void metropolis_decide(const GraphView&, const DrawView&, const T*, const T*, const uint8_t*, const uint8_t*, T*,    \
-                         uint8_t*, uint8_t*, int64_t*, const Execution&) {                                             \
+  void metropolis_decide(const GraphView&, const DrawView&, const T*, const double*, const T*, const uint8_t*,         \
+                         const uint8_t*, T*, uint8_t*, uint8_t*, int64_t*, const Execution&) {                         \
     not_built();                                                                                                       \
   }                                                                                                                    \
   void heat_bath_sample(const GraphView&, const DrawView&, int64_t, int64_t, const int64_t*, const int64_t*, const T*, \

@@ -24,7 +24,8 @@ enum MetropolisCount : int { kProposed = 0, kAccepted = 1, kAcceptedWorsening = 
 //
 // metropolis_decide: keeps or discards each system's proposal by common/metropolis.h, in place.
 //   energy [B] and the type arrays are updated where accepted; counts [B, kCounts] are added to.
-//   temperature [1] lies where the other arrays lie.
+//   temperature [1] lies where the other arrays lie. log_ratio [B], or null for 0: how much likelier the way back is
+//   than the way there (ops/propose_from_table.h).
 //
 // heat_bath_sample: draws every receiver's row from softmax(-score / temperature) by the inverse of its cumulative sum,
 //   or, at temperature 0, takes the lowest score (the first of equals). Rows with a NaN score have probability zero; a
@@ -36,15 +37,15 @@ enum MetropolisCount : int { kProposed = 0, kAccepted = 1, kAcceptedWorsening = 
 // responsibilities: softmax(-score / temperature) over each receiver's rows (blocks), or over each edge's K rows
 //   (conditionals: `group` = K, blocks: `group` = 0). Rows below 2^-24 of the largest are set to exactly zero, so that
 //   the gradient skips them. NaN scores get zero.   scores, weights: [row_offset[V]]
-#define NRI_DECLARE_ANNEAL(T)                                                                                        \
-  void metropolis_decide(const GraphView& graph, const DrawView& draws, const T* temperature,                        \
-                         const T* proposed_energy, const uint8_t* proposed_edge_types,                               \
-                         const uint8_t* proposed_node_types, T* energy, uint8_t* edge_types, uint8_t* node_types,    \
-                         int64_t* counts, const Execution& execution);                                               \
-  void heat_bath_sample(const GraphView& graph, const DrawView& draws, int64_t edge_types_count,                     \
-                        int64_t node_types_count, const int64_t* row_offset, const int64_t* stride, const T* scores, \
-                        double temperature, uint8_t* edge_types, uint8_t* node_types, const Execution& execution);   \
-  void responsibilities(int64_t receivers, const int64_t* row_offset, int64_t group, const T* scores,                \
+#define NRI_DECLARE_ANNEAL(T)                                                                                          \
+  void metropolis_decide(const GraphView& graph, const DrawView& draws, const T* temperature, const double* log_ratio, \
+                         const T* proposed_energy, const uint8_t* proposed_edge_types,                                 \
+                         const uint8_t* proposed_node_types, T* energy, uint8_t* edge_types, uint8_t* node_types,      \
+                         int64_t* counts, const Execution& execution);                                                 \
+  void heat_bath_sample(const GraphView& graph, const DrawView& draws, int64_t edge_types_count,                       \
+                        int64_t node_types_count, const int64_t* row_offset, const int64_t* stride, const T* scores,   \
+                        double temperature, uint8_t* edge_types, uint8_t* node_types, const Execution& execution);     \
+  void responsibilities(int64_t receivers, const int64_t* row_offset, int64_t group, const T* scores,                  \
                         double temperature, T* weights, const Execution& execution);
 
 #define NRI_DECLARE_PROPOSE                                                                               \

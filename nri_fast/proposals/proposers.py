@@ -1,0 +1,91 @@
+"""Where the proposals of a Metropolis chain come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from nri_fast import ops
+from nri_fast.graph import MegaGraph
+from nri_fast.proposals.imitation import BLURRED
+from nri_fast.proposals.network import ProposalNetwork, Table
+
+
+class Proposer(Protocol):
+    """Proposes a changed structure for every system of a batch."""
+
+    def propose(self, draws: ops.Draws, edge_types: Tensor, node_types: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Proposed types, and the log of the way back's probability over the way there's [B], or None where equal."""
+        ...
+
+
+@dataclass(frozen=True)
+class RandomProposer:
+    """One random edge or entity gets a random other type."""
+
+    graph: MegaGraph
+    edge_types: int
+    node_types: int
+
+    def propose(self, draws: ops.Draws, edge_types: Tensor, node_types: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """See :class:`Proposer`."""
+        edges, nodes = ops.metropolis_propose(
+            self.graph, draws, self.edge_types, self.node_types, edge_types, node_types
+        )
+        assert nodes is not None
+        return edges, nodes, None
+
+
+@dataclass(frozen=True)
+class TableProposer:
+    """Draws from fixed probabilities: those of a state encoder, of the one-step heat bath, or of both."""
+
+    graph: MegaGraph
+    table: Table
+    kind: str
+
+    def propose(self, draws: ops.Draws, edge_types: Tensor, node_types: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """See :class:`Proposer`."""
+        edges, nodes, log_ratio = ops.propose_from_table(
+            self.graph, draws, self.kind, self.table.edge, self.table.node, edge_types, node_types
+        )
+        assert nodes is not None
+        return edges, nodes, log_ratio
+
+
+@dataclass(frozen=True)
+class StructureProposer:
+    """Draws what a structure encoder makes of blurred edges.
+
+    Only blurred edges are changed, and the encoder does not see their types: it predicts the same from the structure
+    before and after, so that one forward pass gives both directions' probabilities. Which edges are blurred does not
+    depend on the structure, so the mixture over them keeps detailed balance. Entities keep their types.
+    """
+
+    graph: MegaGraph
+    network: ProposalNetwork
+    kind: str
+
+    def propose(self, draws: ops.Draws, edge_types: Tensor, node_types: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """See :class:`Proposer`."""
+        whole_entity = self.kind in ("node", "flip")
+        blurred = ops.blur(self.graph, draws, BLURRED, whole_entity)
+        table = self.network.structure_table(edge_types, blurred, self.graph)
+        kind = "edge" if self.kind == "edge" else "system"
+        edges, _, log_ratio = ops.propose_from_table(
+            self.graph, draws, kind, table.edge, None, edge_types, None, blurred
+        )
+        return edges, node_types, log_ratio
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """One proposer after the other, by the number of the step."""
+
+    proposers: tuple[Proposer, ...]
+
+    def propose(self, draws: ops.Draws, edge_types: Tensor, node_types: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """See :class:`Proposer`."""
+        return self.proposers[draws.step % len(self.proposers)].propose(draws, edge_types, node_types)

@@ -1,0 +1,124 @@
+"""Proposal networks and proposers as a run's settings ask for them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nri_fast import ops
+from nri_fast.energies import LARGEST_BLOCK, all_transitions, largest_block
+from nri_fast.heat_bath_rows import HeatBathRows, likelihood_units
+from nri_fast.modules import ModuleLibrary
+from nri_fast.proposals.imitation import Imitation, fresh_weights
+from nri_fast.proposals.network import ProposalNetwork, Table
+from nri_fast.proposals.proposers import InTurn, Proposer, RandomProposer, StructureProposer, TableProposer
+from nri_fast.settings import Settings
+from nri_fast.system_set import Batch, SystemSet
+
+
+def make_imitation(settings: Settings, library: ModuleLibrary, systems: SystemSet, seed: int) -> Imitation | None:
+    """The network that the settings ask for, with fresh weights, and its training; None if they ask for none."""
+    if settings.network == "none":
+        return None
+    network = ProposalNetwork(
+        settings.network,
+        library.features,
+        library.edge_types,
+        library.node_types,
+        systems.steps,
+        settings.network_hidden,
+        settings.network_dropout,
+        step_change_scale(systems),
+    )
+    fresh_weights(network, seed)
+    network.to(systems.states.device)
+    return Imitation(network, settings.network_rate, settings.network_optimiser, seed)
+
+
+def make_proposer(
+    settings: Settings,
+    network: ProposalNetwork | None,
+    library: ModuleLibrary,
+    parameters: Tensor,
+    batch: Batch,
+    steps: int,
+    error: ops.ErrorMeasure,
+    edge_types: Tensor,
+    node_types: Tensor,
+) -> Proposer:
+    """What proposes for one bounce of training.
+
+    Parameters
+    ----------
+    settings : Settings
+        `proposal` and `proposal_source`.
+    network : ProposalNetwork or None
+        As it is at this moment.
+    library, parameters, batch, steps, error
+        Of the bounce; the heat bath scores with them.
+    edge_types, node_types : Tensor
+        [batch edges], [batch nodes] uint8: structures at the start of the bounce.
+    """
+    if settings.proposal == "random":
+        return RandomProposer(batch.graph, library.edge_types, library.node_types)
+    tables: list[Table] = []
+    if settings.proposal_source != "network":
+        tables.append(heat_bath_table(library, parameters, batch, steps, error, edge_types, node_types))
+    if settings.proposal_source != "heat_bath":
+        assert network is not None
+        if network.states is not None:
+            tables.append(network.state_table(batch.states, batch.graph, steps))
+    proposers: list[Proposer] = []
+    if tables:
+        table = tables[0] if len(tables) == 1 else tables[0].mixed(tables[1])
+        proposers.append(TableProposer(batch.graph, table, settings.proposal))
+    if settings.proposal_source != "heat_bath" and network is not None and network.structures is not None:
+        proposers.append(StructureProposer(batch.graph, network, settings.proposal))
+    return proposers[0] if len(proposers) == 1 else InTurn(tuple(proposers))
+
+
+def heat_bath_table(
+    library: ModuleLibrary,
+    parameters: Tensor,
+    batch: Batch,
+    steps: int,
+    error: ops.ErrorMeasure,
+    edge_types: Tensor,
+    node_types: Tensor,
+) -> Table:
+    """Marginals of the one-step heat bath on all transitions, in likelihood units.
+
+    Where an entity has too many incoming edges to weigh their types jointly, an edge's probabilities are conditional on
+    everything else being as in `edge_types` and `node_types`: a chain that keeps using the table draws from a fixed
+    distribution, and its acceptance stays right.
+    """
+    start = all_transitions(batch.graph, steps)
+    if largest_block(batch.graph, library.edge_types) <= LARGEST_BLOCK:
+        rows = HeatBathRows(library, batch, steps, start, error)
+        weights = rows.responsibilities(rows.in_likelihood_units(rows.scores(parameters)), 1.0)
+        return Table.of_probabilities(rows.edge_probabilities(weights), rows.node_probabilities(weights))
+    graph, types = batch.graph, library.edge_types
+    layout = ops.RowLayout.conditionals(graph, types)
+    nodes = node_types if library.node_types > 1 else None
+    problem = ops.HeatBathProblem(library, graph, batch.states, steps, start, layout, error, nodes, edge_types)
+    owner = torch.arange(graph.edges, device=graph.device).repeat_interleave(types)
+    scores = likelihood_units(problem, problem.scores(parameters), owner, graph.edges)
+    offset = torch.arange(graph.edges + 1, device=graph.device) * types
+    probabilities = ops.responsibilities(offset, scores, 1.0).view(-1, types)
+    even = probabilities.new_full((graph.nodes, library.node_types), 1.0 / library.node_types)
+    return Table.of_probabilities(probabilities, even)
+
+
+def step_change_scale(systems: SystemSet) -> Tensor:
+    """[D] root mean square of one step's change over all systems, 1 for a feature that never changes."""
+    squares = torch.zeros(systems.features, dtype=torch.float64, device=systems.states.device)
+    count = 0
+    for ids in torch.arange(len(systems)).split(1024):
+        batch = systems.batch(ids)
+        values = batch.states.double().split([systems.steps * n * systems.features for n in batch.graph.sizes])
+        for n, value in zip(batch.graph.sizes, values, strict=True):
+            change = value.view(systems.steps, n, -1).diff(dim=0).flatten(0, 1)
+            squares += (change**2).sum(0)
+            count += len(change)
+    scale = (squares / count).sqrt()
+    return torch.where(scale > 0, scale, torch.ones_like(scale)).to(systems.states.dtype)

@@ -16,15 +16,19 @@ __all__ = [
     "Settings",
     "SystemSet",
     "TrajectoryData",
+    "Unseen",
     "evaluate",
+    "find_unseen",
     "forecast",
     "get_threads",
     "heat_bath_scores",
+    "hide",
     "hold_out",
     "infer",
     "load_trajectories",
     "rollout_energy",
     "save_trajectories",
+    "score_unseen",
     "set_threads",
     "simulate",
     "train",
@@ -58,3 +62,4 @@ else:
     from nri_fast.simulate import simulate
     from nri_fast.system_set import SystemSet
     from nri_fast.trajectory_data import TrajectoryData, hold_out
+    from nri_fast.unseen import Unseen, find_unseen, hide, score_unseen

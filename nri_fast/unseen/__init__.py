@@ -1,0 +1,6 @@
+"""Entities that were never observed, found from how the observed ones move (docs/unseen.md)."""
+
+from nri_fast.unseen.find import Unseen, find_unseen
+from nri_fast.unseen.score import Hidden, hide, score_unseen
+
+__all__ = ["Hidden", "Unseen", "find_unseen", "hide", "score_unseen"]

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from nri_fast.commands import EXAMPLES, Train
+from nri_fast.commands import EXAMPLES, Experiment, Train
 
 DONE, DIVERGED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 
@@ -54,7 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command.run()
     except KeyboardInterrupt:
-        how_to_go_on = "; to go on: nri-fast train --resume --out RUN" if isinstance(command, Train) else ""
+        how_to_go_on = ""
+        if isinstance(command, Train):
+            how_to_go_on = "; to go on: nri-fast train --resume --out RUN"
+        elif isinstance(command, Experiment):
+            how_to_go_on = "; to go on: the same command with --resume"
         return _complain(f"interrupted{how_to_go_on}", INTERRUPTED)
     except DivergedError as error:
         return _complain(str(error), DIVERGED)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from nri_fast.experiments import EXPERIMENTS
 from nri_fast.settings import PRESETS, Bounce, Settings
 
 if TYPE_CHECKING:
@@ -333,6 +334,32 @@ class Evaluate(Chosen):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Repeat an experiment of the paper, or one beyond it: small by default, in resumable parts, with a table, a figure
+    and a result file.
+    """
+
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="{" + ",".join(EXPERIMENTS) + "}")]
+    """Which one; they are explained below."""
+    scale: Literal["small", "full"] = "small"
+    """A minute or so, which shows that it works, or the full size (hours, for some)."""
+    out: Annotated[Path | None, _optional("DIR", "nri-fast-NAME")] = None
+    """Folder for everything: new or empty, unless --resume."""
+    resume: bool = False
+    """Go on in a folder that was begun with the same name, scale and seed. What is finished is not repeated."""
+    seed: int = 1
+    """Names the random numbers; repetitions use the seeds behind it."""
+    device: Device = "auto"
+    """Where to compute."""
+
+    def run(self) -> None:
+        """Runs the experiment."""
+        from nri_fast.experiments.runner import run_experiment
+
+        run_experiment(self.name, self.scale, self.out, self.resume, self.seed, choose_device(self.device))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Demo:
     """See it work in a few minutes: simulate, train, infer on systems never seen, print tables and draw pictures."""
 
@@ -389,6 +416,14 @@ Errors stand beside two baselines: "nothing moves" and "constant velocity".
 examples:
   nri-fast evaluate runs/springs data
   nri-fast evaluate runs/charged data --held-out --json""",
+    Experiment: f"""
+experiments:
+{chr(10).join(f"  {name:16} {what}" for name, what in EXPERIMENTS.items())}
+
+examples:
+  nri-fast experiment calibration
+  nri-fast experiment accuracy --scale full --out accuracy
+  nri-fast experiment accuracy --scale full --out accuracy --resume""",
     Demo: """
 examples:
   nri-fast demo

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import platform
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from nri_fast import __version__, doctor, plot
+from nri_fast import plot
 from nri_fast.bouncegrad import BounceGrad
 from nri_fast.checkpoint import write_atomically
 from nri_fast.infer import Inference, evaluate, forecast, infer
 from nri_fast.normalisation import Normalisation
+from nri_fast.record import machine
 from nri_fast.report import evaluation_table, json_text
 from nri_fast.run import Run, train
 from nri_fast.settings import PRESETS, Settings
@@ -226,7 +224,7 @@ def _run_example(example: Example, folder: Path, say: Callable[[str], None]) -> 
             "infer": inferred - trained,
             "evaluate and draw": drawn - inferred,
         },
-        "machine": _machine(),
+        "machine": machine(),
         "run": f"{kind}_run",
     }
     write_atomically(folder / f"{kind}.json", (json_text(facts) + "\n").encode())
@@ -270,25 +268,3 @@ TRUE_LAWS: dict[str, tuple[tuple[float, float], dict[str, Callable[[plot.Array],
     "springs": ((0.0, 2.5), {"true spring": lambda r: 0.01 * r}),
     "charged": ((0.7, 4.0), {"true attraction": lambda r: 0.1 / r**2, "true repulsion": lambda r: -0.1 / r**2}),
 }
-
-
-def _machine() -> dict[str, Any]:
-    facts = doctor.collect()
-    return {
-        "processor": _processor_name(),
-        "processors": facts["cpu"]["hardware_threads"],
-        "kernels": facts["cpu"]["chosen_variant"],
-        "platform": facts["platform"],
-        "python": facts["python"],
-        "torch": torch.__version__,
-        "nri_fast": __version__,
-    }
-
-
-def _processor_name() -> str:
-    """Linux tells it in a file; elsewhere Python knows what it knows."""
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        found = None
-    return found.group(1) if found else platform.processor() or platform.machine()

@@ -13,6 +13,7 @@ import torch
 
 import nri_fast
 from nri_fast import bouncegrad, cli, commands, demo, settings
+from nri_fast.experiments import EXPERIMENTS
 
 TINY = ["--steps", "8", "--polish-steps", "2", "--batch", "5"]
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -22,6 +23,7 @@ ARGUMENTS = {
     "train": "DATA --out --preset --split --seed --device --resume --hold-out --steps --batch --edge-types --relative",
     "infer": "RUN DATA --out --split --held-out adjacency probability energy",
     "evaluate": "RUN DATA --split --json --held-out",
+    "experiment": " ".join([*EXPERIMENTS, "--scale", "--out", "--resume", "--seed", "--device"]),
     "demo": "--out",
     "doctor": "--json",
 }

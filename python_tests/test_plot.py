@@ -226,3 +226,23 @@ def test_reliability_lies_where_it_was_measured():
     np.testing.assert_allclose([line.get_xdata(), line.get_ydata()], [[0.9], [0.5]])
     assert legend(figure)[0] == "charged: expected calibration error 0.4000"
     assert draws(figure)
+
+
+def test_curves_run_through_the_means_of_repetitions():
+    figure = plot.curves({"a": [(10, 1.0), (1, 4.0), (10, 3.0)], "b": []}, "systems", "edges (%)", x_log=True)
+    axes = figure.axes[0]
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[1, 4], [10, 2]])
+    assert len(axes.lines[1].get_xdata()) == 3
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_xscale()) == ("systems", "edges (%)", "log")
+    assert legend(figure) == ["a", "b"]
+    assert draws(figure)
+
+
+def test_dots_stand_by_category():
+    figure = plot.dots({"springs": {"edges": [99.0, 97.0], "entities": []}, "charged": {"edges": [90.0]}}, "right (%)")
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["springs", "charged"]
+    assert legend(figure) == ["edges", "entities"]
+    bars = [line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_marker() == "None"]
+    assert [float(bar.get_ydata()[0]) for bar in bars] == [98.0, 90.0]
+    assert draws(figure)

@@ -1,4 +1,4 @@
-"""Pictures: graphs, trajectories, training, learned laws, confusion, calibration.
+"""Pictures: graphs, trajectories, training, learned laws, confusion, calibration, measurements.
 
 Every function returns a :class:`matplotlib.figure.Figure` that belongs to nobody: ``figure.savefig("x.png")`` writes
 it, a notebook shows it, and no global state of matplotlib is touched. Colours are those of Okabe and Ito, which
@@ -7,6 +7,7 @@ colour-blind readers can tell apart; a wrong edge is marked by a cross as well a
 
 from nri_fast.plot.accuracy import confusion, reliability
 from nri_fast.plot.history import training
+from nri_fast.plot.measurements import curves, dots
 from nri_fast.plot.paths import trajectories
 from nri_fast.plot.pull import law_curves, laws
 from nri_fast.plot.structures import graphs, relabel
@@ -16,6 +17,8 @@ __all__ = [
     "Array",
     "ArrayLike",
     "confusion",
+    "curves",
+    "dots",
     "graphs",
     "law_curves",
     "laws",

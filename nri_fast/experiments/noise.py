@@ -1,0 +1,50 @@
+"""Edges right over observation noise, which training and test recordings both have."""
+
+from __future__ import annotations
+
+from nri_fast import plot
+from nri_fast.experiments import text
+from nri_fast.experiments.experiment import Experiment, Figures, Part, Report, Scale
+from nri_fast.experiments.lesson import SEEDS, Lesson, at_scale
+
+SHARES = {"small": (0.0, 0.01, 0.05), "full": (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)}
+SYSTEMS = {"small": {"springs": 50}, "full": {"springs": 50, "charged": 500}}
+
+
+def parts(scale: Scale, seed: int) -> list[Part]:
+    """The cleanest recordings first."""
+    made = []
+    for share in SHARES[scale]:
+        for kind, systems in SYSTEMS[scale].items():
+            for repetition in range(SEEDS[scale]):
+                lesson = at_scale(scale, Lesson(kind, kind, systems, noise_share=share, seed=seed + repetition))
+                made.append(lesson.part(f"{lesson.name}-noise{share}".replace(".", "-")))
+    return made
+
+
+def report(figures: dict[str, Figures]) -> Report:
+    """A row for each family and amount of noise."""
+    groups: dict[tuple[str, float], list[Figures]] = {}
+    for part in figures.values():
+        lesson = part["lesson"]
+        groups.setdefault((f"{lesson['kind']}{lesson['entities']}", lesson["noise_share"]), []).append(part)
+    rows = []
+    series: dict[str, list[tuple[float, float]]] = {}
+    for (kind, share), runs in sorted(groups.items()):
+        edges = {way: [run[way]["edge_accuracy"] for run in runs] for way in ("directed", "undirected")}
+        calibration = text.number([run["undirected"]["edge_ece"] for run in runs])
+        amounts = text.percent(edges["directed"]), text.percent(edges["undirected"])
+        rows.append((kind, str(runs[0]["lesson"]["systems"]), f"{100 * share:g}", *amounts, calibration))
+        for way, values in edges.items():
+            series.setdefault(f"{kind}, {way}", []).extend((100 * share, 100 * value) for value in values)
+    return Report(
+        "Observation noise",
+        ("data", "systems to learn from", "noise (% of the spread)", "edges right, directed (%)", "undirected (%)",
+         "calibration error"),
+        rows,
+        ("Noise: standard deviation, as a share of that of positions and that of velocities, in training and test.",),
+        plot.curves(series, "noise (% of the spread of positions and of velocities)", "edges right (%)"),
+    )  # fmt: skip
+
+
+EXPERIMENT = Experiment(parts, report)

@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from nri_fast.experiments import EXPERIMENTS
-from nri_fast.settings import PRESETS, Bounce, Settings
+from nri_fast.settings import (
+    PRESETS,
+    Bounce,
+    NetworkKind,
+    Proposal,
+    ProposalSource,
+    Rule,
+    Search,
+    Settings,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -149,6 +158,20 @@ class Train:
     """Hidden widths of the node modules."""
     bounce: Annotated[Bounce | None, _optional("{soft,sampled,metropolis}", "the preset's")] = None
     """How structures are searched: heat bath over all of them, heat bath drawing one, or the paper's chain."""
+    network: Annotated[
+        NetworkKind | None, _optional("{none,mlp,cnn,structure,mlp+structure,cnn+structure}", "the preset's")
+    ] = None
+    """A proposal network that learns to imitate the structures: it sees the recordings (mlp: of one length; cnn: of
+    any), the rest of the graph (structure), or both in turn. `infer --search network` then answers without a search."""
+    network_hidden: Annotated[int | None, _optional("INT", "the preset's")] = None
+    """Width of the proposal network."""
+    proposal: Annotated[Proposal | None, _optional("{random,edge,node,flip,system}", "the preset's")] = None
+    """What a proposal of the chain changes: a random edge; or, drawn from probabilities, one edge, all edges into one
+    entity, the same with other types than now, or everything."""
+    proposal_source: Annotated[ProposalSource | None, _optional("{network,heat_bath,both}", "the preset's")] = None
+    """Whose probabilities those are: the network's, those of one-step errors, or the mean of both."""
+    rule: Annotated[Rule | None, _optional("{hastings,plain}", "the preset's")] = None
+    """How proposals are accepted: so that the chain samples (Metropolis-Hastings), or by the paper's plain rule."""
     rollout: Annotated[int | None, _optional("STEPS", "the preset's")] = None
     """Steps that a roll-out takes between two recorded states."""
     learning_rate: Annotated[float | None, _optional("FLOAT", "the preset's")] = None
@@ -253,6 +276,14 @@ class Chosen:
     """Only the systems that the run set aside (train --hold-out), in the data and split that it was trained on."""
     device: Device = "auto"
     """Where to compute."""
+    search: Annotated[
+        Search | None, _optional("{heat_bath,annealing,network,learned,combined}", "as the run was trained")
+    ] = None
+    """How graphs are searched. heat_bath: one-step errors, exactly. annealing: the paper's chain of random changes.
+    network: one forward pass of the run's proposal network (train --network), no search. learned: a chain that starts
+    from the network's graph and draws changes from it. combined: the same with the heat bath's probabilities too."""
+    chains: int = 1
+    """With --search learned or combined: chains per system, at different temperatures; the best graph is kept."""
 
     def load(self) -> tuple[Run, TrajectoryData, torch.Tensor]:
         """The run, the systems, and each system's place in its file."""
@@ -301,7 +332,7 @@ class Infer(Chosen):
             raise ValueError(f"--out: expected a name that ends in .npz, got {self.out}")
         _refuse_existing(self.out)
         run, data, systems = self.load()
-        found = infer(run, data, progress=True)
+        found = infer(run, data, progress=True, search=self.search, chains=self.chains)
         arrays = {"adjacency": found.adjacency, "probability": found.probability, "energy": found.energy}
         if run.settings.node_types > 1:
             arrays |= {"node_types": found.node_types, "node_probability": found.node_probability}
@@ -325,11 +356,11 @@ class Evaluate(Chosen):
 
     def run(self) -> None:
         """Evaluates and prints."""
-        from nri_fast.infer import evaluate
+        from nri_fast.infer import evaluate, infer
         from nri_fast.report import evaluation_table, json_text
 
         run, data, _ = self.load()
-        figures = evaluate(run, data, progress=True)
+        figures = evaluate(run, data, infer(run, data, progress=True, search=self.search, chains=self.chains))
         print(json_text(figures) if self.json else evaluation_table(figures))
 
 

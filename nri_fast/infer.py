@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -13,8 +13,12 @@ from nri_fast import energies, metrics, ops
 from nri_fast.calibration import expected_calibration_error
 from nri_fast.couplings import Coupling
 from nri_fast.heat_bath_search import heat_bath_search
+from nri_fast.proposals.chain_search import chain_search
+from nri_fast.proposals.network import Table, predict
 from nri_fast.run import Run
-from nri_fast.search import metropolis_search
+from nri_fast.search import Found, metropolis_search
+from nri_fast.settings import Search
+from nri_fast.system_set import SystemSet
 from nri_fast.trajectory_data import TrajectoryData
 
 HORIZONS = (1, 10, 20)
@@ -45,7 +49,14 @@ class Inference:
     node_probability: Tensor
 
 
-def infer(run: Run, data: TrajectoryData, seed: int = 0, progress: bool = False) -> Inference:
+def infer(
+    run: Run,
+    data: TrajectoryData,
+    seed: int = 0,
+    progress: bool = False,
+    search: Search | None = None,
+    chains: int = 1,
+) -> Inference:
     """Finds who acts on whom, and how, in systems never seen; the modules stay as they are.
 
     Parameters
@@ -58,6 +69,14 @@ def infer(run: Run, data: TrajectoryData, seed: int = 0, progress: bool = False)
         Names the random draws of chains (a Metropolis run, or systems with very many entities).
     progress : bool
         Show a progress bar on terminals.
+    search : {"heat_bath", "annealing", "network", "learned", "combined"}, optional
+        How; by default as the run was trained. "heat_bath": one-step energies, exactly. "annealing": the paper's chain
+        of random changes on roll-out energies. "network": one forward pass of the run's proposal network, no search.
+        "learned": a chain that starts from the network's structure and draws from its probabilities. "combined": the
+        same with the heat bath's probabilities, and the network's, if the run has one, in equal parts.
+    chains : int
+        "learned" and "combined": chains per system, at different temperatures, that exchange structures; the best is
+        kept.
 
     Returns
     -------
@@ -66,16 +85,7 @@ def infer(run: Run, data: TrajectoryData, seed: int = 0, progress: bool = False)
         that are named by `seed` and the system's place in `data`.
     """
     systems = run.systems(data)
-    if run.settings.bounce == "metropolis":
-        error = run.error_measure()
-        if systems.steps <= run.settings.rollout:
-            raise ValueError(f"data: expected at least {run.settings.rollout + 1} steps, got {systems.steps}")
-        found = metropolis_search(run.library, systems, error, run.settings.rollout, seed, progress)
-    else:
-        if systems.steps < 2:
-            raise ValueError(f"data: expected at least 2 steps, got {systems.steps}")
-        coupling = Coupling(run.settings.undirected, run.settings.shared)
-        found = heat_bath_search(run.library, systems, run.error_measure(), None, seed, progress, coupling)
+    found = _find(run, systems, _checked_search(run, systems, search, chains), chains, seed, progress)
     graph, count = systems.graph, data.systems
     probability = torch.stack([graph.adjacency(column) for column in found.edge_probabilities.unbind(-1)], -1)
     nodes = found.node_types if run.settings.node_types > 1 else None
@@ -98,6 +108,44 @@ def infer(run: Run, data: TrajectoryData, seed: int = 0, progress: bool = False)
         found.node_types.view(count, -1).cpu(),
         found.node_probabilities.view(count, data.entities, -1).cpu(),
     )
+
+
+def _checked_search(run: Run, systems: SystemSet, search: Search | None, chains: int) -> Search:
+    if search is None:
+        search = "annealing" if run.settings.bounce == "metropolis" else "heat_bath"
+    if search not in get_args(Search):
+        raise ValueError(f"search: expected one of {', '.join(get_args(Search))}, got {search!r}")
+    if chains < 1 or (chains > 1 and search not in ("learned", "combined")):
+        raise ValueError(
+            f"chains: expected 1, or more with search 'learned' or 'combined', got {chains} with {search!r}"
+        )
+    if search in ("network", "learned") and (run.network is None or run.network.states is None):
+        raise ValueError(f"search: {search!r} needs a run with a proposal network (network='mlp' or 'cnn' in training)")
+    if search != "heat_bath" and (run.settings.undirected or run.settings.shared):
+        raise ValueError(f"search: undirected and shared structures need 'heat_bath', got {search!r}")
+    least = run.settings.rollout + 1 if search in ("annealing", "learned", "combined") else 2
+    if systems.steps < least:
+        raise ValueError(f"data: expected at least {least} steps, got {systems.steps}")
+    return search
+
+
+def _find(run: Run, systems: SystemSet, search: Search, chains: int, seed: int, progress: bool) -> Found:
+    library, error, rollout = run.library, run.error_measure(), run.settings.rollout
+    if search == "annealing":
+        return metropolis_search(library, systems, error, rollout, seed, progress)
+    tables = []
+    if search != "heat_bath" and run.network is not None and run.network.states is not None:
+        tables.append(predict(run.network, systems))
+    if search == "network":
+        return tables[0].found(systems)
+    if search != "learned":
+        coupling = Coupling(run.settings.undirected, run.settings.shared)
+        found = heat_bath_search(library, systems, error, None, seed, progress, coupling)
+        if search == "heat_bath":
+            return found
+        tables.append(Table.of_probabilities(found.edge_probabilities, found.node_probabilities))
+    table = tables[0] if len(tables) == 1 else tables[0].mixed(tables[1])
+    return chain_search(library, systems, error, rollout, table, chains, seed, progress)
 
 
 def forecast(

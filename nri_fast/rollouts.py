@@ -51,6 +51,22 @@ class Rollouts:
             self.error,
         )[0]
 
+    def energies_of_several(self, edge_types: Tensor, node_types: Tensor) -> Tensor:
+        """[S, B] energies of S structures, types [S, E] and [S, V]."""
+        if self.library.node_types > 1:
+            return torch.stack([self.energies(e, n) for e, n in zip(edge_types, node_types, strict=True)])
+        return ops.rollout_energy(
+            self.library,
+            self.parameters,
+            self.batch.graph,
+            self.batch.states,
+            self.steps,
+            edge_types,
+            None,
+            self.rollout,
+            self.error,
+        )
+
     def mean_gradient(self, edge_types: Tensor, node_types: Tensor, energy: Tensor) -> tuple[Tensor, Tensor]:
         """Mean of the structures' energies, which the caller has, and its gradient [P].
 

@@ -89,22 +89,38 @@ def metropolis_search(
     with ops.one_torch_thread(), torch.no_grad():
         parameters = library.flat_parameters()
         for batch in batches(library, systems, progress):
-            chain = _Chain(Rollouts(library, parameters, batch, systems.steps, rollout, error), seed)
+            chain = Descent(Rollouts(library, parameters, batch, systems.steps, rollout, error), seed)
             chain.anneal()
             chain.descend()
             found.put(batch, *chain.conditionals(), chain.edge_types, chain.node_types)
     return found
 
 
-class _Chain:
-    """Metropolis chains of a batch of systems under fixed modules."""
+class Descent:
+    """Metropolis chains of a batch of systems under fixed modules, and the way from where they end to a minimum.
 
-    def __init__(self, rollouts: Rollouts, seed: int) -> None:
+    Parameters
+    ----------
+    rollouts : Rollouts
+        Gives energies.
+    seed : int
+        Names the random draws.
+    edge_types, node_types : Tensor, optional
+        [batch edges], [batch nodes] uint8: where to start; type 0 everywhere if not given.
+    """
+
+    def __init__(
+        self, rollouts: Rollouts, seed: int, edge_types: Tensor | None = None, node_types: Tensor | None = None
+    ) -> None:
         self.rollouts, self.seed = rollouts, seed
         self.library, self.batch = rollouts.library, rollouts.batch
         graph = self.batch.graph
         self.edge_types = torch.zeros(graph.edges, dtype=torch.uint8, device=graph.device)
         self.node_types = torch.zeros(graph.nodes, dtype=torch.uint8, device=graph.device)
+        if edge_types is not None:
+            self.edge_types.copy_(edge_types)
+        if node_types is not None:
+            self.node_types.copy_(node_types)
         self.energy = self.rollouts.energies(self.edge_types, self.node_types)
         # Every system has a temperature scale of its own; energies are divided by it, so that none depends on another.
         # Robust energies are logarithms, of either sign: they have no unit already.

@@ -11,6 +11,7 @@ ProposalSource = Literal["network", "heat_bath", "both"]
 Rule = Literal["hastings", "plain"]
 NetworkKind = Literal["none", "mlp", "cnn", "structure", "mlp+structure", "cnn+structure"]
 NetworkOptimiser = Literal["adam", "sgd"]
+Search = Literal["heat_bath", "annealing", "network", "learned", "combined"]
 
 
 @dataclasses.dataclass(frozen=True)

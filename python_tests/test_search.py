@@ -96,7 +96,7 @@ def test_metropolis_probabilities_are_those_of_one_edge_given_the_rest(robust):
     library, systems, *_ = problem([3, 3], edge_types=3, noise=0.3)
     with torch.no_grad():
         parameters, batch = library.flat_parameters(), systems.batch([0, 1])
-        chain = search._Chain(Rollouts(library, parameters, batch, STEPS, 2, measure_of(library, robust)), seed=0)
+        chain = search.Descent(Rollouts(library, parameters, batch, STEPS, 2, measure_of(library, robust)), seed=0)
         chain.anneal()
         chain.descend()
         probabilities, _ = chain.conditionals()

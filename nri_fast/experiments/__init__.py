@@ -15,6 +15,7 @@ EXPERIMENTS: dict[str, str] = {
     "data-efficiency": "edges right over the number of systems to learn from",
     "mega-graph": "all systems in one graph against one system at a time",
     "noise": "edges right over observation noise",
+    "proposals": "a network that predicts graphs: alone, and as the proposals of a chain",
     "split": "graphs whose shape was never seen in training",
     "types": "two types of entities and of edges together; three types of edges",
 }

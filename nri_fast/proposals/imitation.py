@@ -175,7 +175,15 @@ class Imitation:
         """How often an encoder was started anew."""
         return sum(part.progress.restarts for part in self._parts.values())
 
-    def step(self, batch: Batch, steps: int, edge_types: Tensor, node_types: Tensor, number: int) -> None:
+    def step(
+        self,
+        batch: Batch,
+        steps: int,
+        edge_types: Tensor,
+        node_types: Tensor,
+        number: int,
+        rate: float | None = None,
+    ) -> None:
         """One gradient step of every encoder on a batch.
 
         Parameters
@@ -188,12 +196,16 @@ class Imitation:
             [batch edges], [batch nodes] uint8: the structures to imitate.
         number : int
             Of the step; names its randomness.
+        rate : float, optional
+            Of this step; that of the constructor if not given.
         """
         generator = torch.Generator().manual_seed(_mixed(self.seed, number))
         self.network.name_randomness(generator)
         self.network.train()
         graph = batch.graph
         for name, part in self._parts.items():
+            for group in part.optimiser.param_groups:
+                group["lr"] = self.rate if rate is None else rate
             asked: Tensor | None = None
             if name == "states":
                 edge, node = part.encoder(batch.states, graph, steps)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from nri_fast.graph import MegaGraph
 from nri_fast.proposals.encoders import CnnStateEncoder, MlpStateEncoder, StructureEncoder
 from nri_fast.proposals.layers import Dropout
+from nri_fast.search import Found
 from nri_fast.settings import NetworkKind
-from nri_fast.system_set import SystemSet
+from nri_fast.system_set import Batch, SystemSet
 
 FLOOR = 0.001  # share of the uniform distribution in every table: a chain that is to sample must reach everything
 GRID = 2.0**-12  # logits at meta-test are rounded to multiples of this
@@ -50,6 +51,19 @@ class Table:
         """Half of this one and half of another."""
         node = None if self.node is None or other.node is None else 0.5 * (self.node + other.node)
         return Table(0.5 * (self.edge + other.edge), node)
+
+    def of(self, batch: Batch) -> Table:
+        """A batch's part of a table of the whole set."""
+        node = None if self.node is None else self.node[batch.nodes].contiguous()
+        return Table(self.edge[batch.edges].contiguous(), node)
+
+    def found(self, systems: SystemSet) -> Found:
+        """The likeliest structures and their probabilities as a search result."""
+        none = self.edge.new_ones(systems.graph.nodes, 1)
+        node = none if self.node is None else self.node
+        kind = systems.states.dtype
+        edges, nodes = self.edge.argmax(-1).byte(), node.argmax(-1).byte()
+        return Found(edges, nodes, self.edge.to(kind), node.to(kind))
 
     def likeliest(self) -> tuple[Tensor, Tensor]:
         """[E], [V] uint8; with one node type the second is empty."""

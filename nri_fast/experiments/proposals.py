@@ -1,0 +1,226 @@
+"""What a learned proposal is worth: its predictions without any search, and a chain's way to the truth with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from nri_fast import ops, plot
+from nri_fast.checkpoint import Checkpoints
+from nri_fast.experiments.experiment import Experiment, Figures, Part, Report, Scale, Workplace
+from nri_fast.heat_bath_search import heat_bath_search
+from nri_fast.metrics import edge_accuracy
+from nri_fast.proposals.chains import Chains
+from nri_fast.proposals.network import ProposalNetwork, Table, predict
+from nri_fast.proposals.proposers import Proposer, RandomProposer, TableProposer
+from nri_fast.proposals.teach import teach
+from nri_fast.rollouts import Rollouts
+from nri_fast.run import Run, train
+from nri_fast.simulate import simulate
+from nri_fast.system_set import SystemSet
+from nri_fast.trajectory_data import TrajectoryData
+
+MODULES_FROM = 50  # systems that the modules learn from, without labels
+NETWORK: Final = "mlp"
+HIDDEN = 192
+# Systems without labels whose structures the network imitates, its gradient steps, and systems in each.
+LESSONS: dict[Scale, dict[int, tuple[int, int, int]]] = {
+    "small": {5: (2000, 1000, 50), 10: (500, 500, 25)},
+    "full": {5: (4000, 4000, 50), 10: (3000, 3000, 25)},
+}
+TESTED = {"small": 100, "full": 500}
+TEMPERATURES = (1e-3, 1e-5)  # of the chains, first and last: robust energies are logarithms
+PROPOSALS = {"small": 1000, "full": 2000}
+WANTED = 0.95  # share of edges
+ROLLOUT = 10
+
+
+def parts(scale: Scale, seed: int) -> list[Part]:
+    """Five bodies: the network alone. Ten: chains with its proposals and without."""
+    tested, proposals = TESTED[scale], PROPOSALS[scale]
+    return [
+        Part("springs5-network-alone", partial(network_alone, 5, LESSONS[scale][5], tested, seed)),
+        Part("springs10-chains", partial(chains_compared, 10, LESSONS[scale][10], tested, proposals, seed)),
+    ]
+
+
+def network_alone(entities: int, lesson: tuple[int, int, int], tested: int, seed: int, place: Workplace) -> Figures:
+    """Edge accuracy of one forward pass against that of the searches, on systems never seen.
+
+    Returns
+    -------
+    dict
+        ``lesson`` and accuracies and seconds of ``network``, ``heat_bath`` and ``annealing``.
+    """
+    run, network, figures = _taught(entities, lesson, seed, place)
+    test = simulate("springs", tested, entities, seed=seed, split="test")
+    systems = run.systems(test)
+    searches = {
+        "network": lambda: predict(network, systems).found(systems).edge_types,
+        "heat_bath": lambda: heat_bath_search(run.library, systems, run.error_measure()).edge_types,
+        "annealing": lambda: _annealed(run, systems, seed),
+    }
+    for name, search in searches.items():
+        started = time.perf_counter()
+        types = search()
+        seconds = time.perf_counter() - started
+        figures[name] = {"edge_accuracy": _accuracy(types, systems, test), "seconds": seconds}
+    return figures
+
+
+def chains_compared(
+    entities: int, lesson: tuple[int, int, int], tested: int, proposals: int, seed: int, place: Workplace
+) -> Figures:
+    """Edge accuracy over proposals per system, and over time, for random and learned proposals.
+
+    Every chain is cooled alike and accepts by roll-out energy. "start" begins with the network's structure, which
+    counts as one proposal, like any other structure whose energy is asked for; the others begin at random.
+
+    Returns
+    -------
+    dict
+        ``lesson``; for each way of proposing its ``accuracy`` after 0, 1, 2, ... proposals, the ``seconds`` until then
+        (the network's forward pass included), and ``proposals_needed`` to reach 95% (None if never).
+    """
+    run, network, figures = _taught(entities, lesson, seed, place)
+    test = simulate("springs", tested, entities, seed=seed, split="test")
+    systems = run.systems(test)
+    started = time.perf_counter()
+    table = predict(network, systems)
+    forward = time.perf_counter() - started
+    graph = systems.graph
+    generator = torch.Generator().manual_seed(seed)
+    somewhere = torch.randint(2, (graph.edges,), generator=generator, dtype=torch.uint8).to(graph.device)
+    ways: dict[str, tuple[Proposer, Tensor, int]] = {
+        "random": (RandomProposer(graph, 2, 1), somewhere, proposals),
+        "edge": (TableProposer(graph, table, "edge"), somewhere, proposals // 4),
+        "node": (TableProposer(graph, table, "node"), somewhere, proposals // 4),
+        "system": (TableProposer(graph, table, "system"), somewhere, proposals // 10),
+        "start": (TableProposer(graph, table, "edge"), table.likeliest()[0], proposals // 10),
+    }
+    for name, (proposer, start, count) in ways.items():
+        curve: dict[str, Any] = {"accuracy": [], "seconds": []}
+        if name == "start":  # before the first energy, nothing is known
+            curve = {"accuracy": [_accuracy(somewhere, systems, test)], "seconds": [0.0]}
+        spent = 0.0 if name == "random" else forward
+        for types, seconds in _watched(run, systems, proposer, start, count, seed):
+            curve["accuracy"].append(_accuracy(types, systems, test))
+            curve["seconds"].append(spent + seconds)
+        reached = [i for i, share in enumerate(curve["accuracy"]) if share >= WANTED]
+        figures[name] = curve | {"proposals_needed": reached[0] if reached else None}
+    figures["forward_seconds"] = forward
+    return figures
+
+
+def _taught(
+    entities: int, lesson: tuple[int, int, int], seed: int, place: Workplace
+) -> tuple[Run, ProposalNetwork, Figures]:
+    """Modules trained on five bodies, and a network that imitates what they find in systems of this size."""
+    count, steps, batch = lesson
+    learn_from = simulate("springs", MODULES_FROM, seed=seed)
+    run = train(
+        learn_from,
+        "springs",
+        seed=seed,
+        device=place.device,
+        out=place.folder / "run",
+        resume=True,
+        progress=place.progress,
+    )
+    more = run.systems(simulate("springs", count, entities, seed=seed + 1))
+    found = heat_bath_search(run.library, more, run.error_measure(), progress=place.progress)
+    network = teach(
+        run.library,
+        more,
+        found,
+        NETWORK,
+        HIDDEN,
+        steps,
+        batch,
+        seed=seed,
+        checkpoints=Checkpoints(place.folder / "network"),
+        resume=True,
+        progress=place.progress,
+    )
+    figures: Figures = {"entities": entities, "modules_from": MODULES_FROM, "imitated_systems": count}
+    return run, network, figures | {"network_steps": steps, "network_batch": batch}
+
+
+def _annealed(run: Run, systems: SystemSet, seed: int) -> Tensor:
+    from nri_fast.search import metropolis_search
+
+    return metropolis_search(run.library, systems, run.error_measure(), ROLLOUT, seed).edge_types
+
+
+def _watched(
+    run: Run, systems: SystemSet, proposer: Proposer, start: Tensor, proposals: int, seed: int
+) -> Iterator[tuple[Tensor, float]]:
+    """Types of the best structures so far, and the seconds that took, after the start and after each proposal."""
+    with torch.no_grad(), ops.one_torch_thread():
+        parameters, batch = run.library.flat_parameters(), systems.batch(range(len(systems)))
+        rollouts = Rollouts(run.library, parameters, batch, systems.steps, ROLLOUT, run.error_measure())
+        began = time.perf_counter()
+        nodes = torch.zeros(1, batch.graph.nodes, dtype=torch.uint8, device=batch.graph.device)
+        chains = Chains(rollouts, proposer, start[None], nodes, seed)
+        spent = time.perf_counter() - began
+        yield chains.best_edge_types, spent
+        first, last = TEMPERATURES
+        for step in range(proposals):
+            began = time.perf_counter()
+            chains.step(step, [first * (last / first) ** (step / proposals)])
+            spent += time.perf_counter() - began
+            yield chains.best_edge_types, spent
+
+
+def _accuracy(types: Tensor, systems: SystemSet, test: TrajectoryData) -> float:
+    assert test.edges is not None
+    return edge_accuracy(systems.graph.adjacency(types).cpu(), test.edges)[0]
+
+
+def report(figures: dict[str, Figures]) -> Report:
+    """Two questions, one table."""
+    rows = []
+    alone, chains = figures["springs5-network-alone"], figures["springs10-chains"]
+    for name, title in (("network", "network alone"), ("heat_bath", "heat bath"), ("annealing", "annealing")):
+        found = alone[name]
+        rows.append(("springs5", title, f"{100 * found['edge_accuracy']:.2f}", "", f"{found['seconds']:.2f}"))
+    needed = chains["random"]["proposals_needed"]
+    titles = {
+        "random": "chain, random proposals",
+        "edge": "chain, learned: one edge",
+        "node": "chain, learned: all edges into one entity",
+        "system": "chain, learned: the whole structure",
+        "start": "chain from the network's structure",
+    }
+    series: dict[str, list[tuple[float, float]]] = {}
+    for name, title in titles.items():
+        curve = chains[name]
+        some = curve["proposals_needed"]
+        times = "" if some is None or needed is None else f" ({needed / max(some, 1):.0f} times fewer)"
+        count = "never" if some is None else f"{some}{times if name != 'random' else ''}"
+        until = "" if some is None else f"{curve['seconds'][some]:.2f}"
+        rows.append(("springs10", title, f"{100 * curve['accuracy'][-1]:.2f}", count, until))
+        series[title] = [(i, 100 * share) for i, share in enumerate(curve["accuracy"]) if i > 0]
+    lessons = "; ".join(
+        f"springs{f['entities']}: {f['imitated_systems']:,} systems, {f['network_steps']:,} steps of {f['network_batch']}"
+        for f in (alone, chains)
+    )
+    return Report(
+        "Learned proposals",
+        ("data", "search", "edges right at the end (%)", "proposals to 95%", "seconds (to 95% for chains)"),
+        rows,
+        (
+            f"Modules from {alone['modules_from']} springs5 systems without labels; the network ({NETWORK}, width {HIDDEN}) "
+            f"imitates what the heat bath finds in others, also without labels ({lessons}).",
+            "Held-out systems; proposals are counted per system; the network's structure counts as one.",
+        ),
+        plot.curves(series, "proposals per system", "edges right (%)", x_log=True),
+    )
+
+
+EXPERIMENT = Experiment(parts, report)

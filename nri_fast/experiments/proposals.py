@@ -16,7 +16,7 @@ from nri_fast.experiments.experiment import Experiment, Figures, Part, Report, S
 from nri_fast.heat_bath_search import heat_bath_search
 from nri_fast.metrics import edge_accuracy
 from nri_fast.proposals.chains import Chains
-from nri_fast.proposals.network import ProposalNetwork, Table, predict
+from nri_fast.proposals.network import ProposalNetwork, predict
 from nri_fast.proposals.proposers import Proposer, RandomProposer, TableProposer
 from nri_fast.proposals.teach import teach
 from nri_fast.rollouts import Rollouts
@@ -207,7 +207,8 @@ def report(figures: dict[str, Figures]) -> Report:
         rows.append(("springs10", title, f"{100 * curve['accuracy'][-1]:.2f}", count, until))
         series[title] = [(i, 100 * share) for i, share in enumerate(curve["accuracy"]) if i > 0]
     lessons = "; ".join(
-        f"springs{f['entities']}: {f['imitated_systems']:,} systems, {f['network_steps']:,} steps of {f['network_batch']}"
+        f"springs{f['entities']}: {f['imitated_systems']:,} systems, {f['network_steps']:,} steps of "
+        f"{f['network_batch']}"
         for f in (alone, chains)
     )
     return Report(
@@ -215,8 +216,8 @@ def report(figures: dict[str, Figures]) -> Report:
         ("data", "search", "edges right at the end (%)", "proposals to 95%", "seconds (to 95% for chains)"),
         rows,
         (
-            f"Modules from {alone['modules_from']} springs5 systems without labels; the network ({NETWORK}, width {HIDDEN}) "
-            f"imitates what the heat bath finds in others, also without labels ({lessons}).",
+            f"Modules from {alone['modules_from']} springs5 systems without labels; the network ({NETWORK}, width "
+            f"{HIDDEN}) imitates what the heat bath finds in others, also without labels ({lessons}).",
             "Held-out systems; proposals are counted per system; the network's structure counts as one.",
         ),
         plot.curves(series, "proposals per system", "edges right (%)", x_log=True),

@@ -14,6 +14,7 @@ from nri_fast.couplings import Coupling
 from nri_fast.energies import LARGEST_BLOCK, all_transitions, largest_block
 from nri_fast.heat_bath_rows import HeatBathRows, edges_in_block, likelihood_units, random_free_edges
 from nri_fast.modules import ModuleLibrary
+from nri_fast.posterior import bagged, blocks_of
 from nri_fast.search import Found, batches
 from nri_fast.system_set import Batch, SystemSet
 from nri_fast.undirected import agree
@@ -46,8 +47,8 @@ def heat_bath_search(
     error : ErrorMeasure
         As in training.
     temperature : float, optional
-        Of the marginals, in the units of a receiver's mean score. By default that at which they are the likelihood's
-        (see :func:`nri_fast.heat_bath_rows.likelihood_units`).
+        Of the marginals, in the units of a receiver's mean score. By default they are those of the bagged posterior
+        (see :mod:`nri_fast.posterior`) under the likelihood of :func:`nri_fast.heat_bath_rows.likelihood_units`.
     seed : int
         Names the random draws.
     progress : bool
@@ -86,8 +87,7 @@ class _Search:
     def probabilities(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """[E, K] and [V, M]."""
         if largest_block(batch.graph, self.library.edge_types) <= LARGEST_BLOCK:
-            rows = self._rows(batch)
-            weights = self._weights(rows)
+            rows, weights = self._weights(batch)
             edges = rows.edge_probabilities(weights)
             return (
                 agree(batch.graph, edges) if self.coupling.undirected else edges,
@@ -95,16 +95,38 @@ class _Search:
             )
         return self._conditionals(batch, *self._annealed(batch))
 
-    def _rows(self, batch: Batch, free: Tensor | None = None, edge_types: Tensor | None = None) -> HeatBathRows:
-        start = all_transitions(batch.graph, self.systems.steps)
+    def _rows(
+        self,
+        batch: Batch,
+        free: Tensor | None = None,
+        edge_types: Tensor | None = None,
+        transitions: Tensor | None = None,
+    ) -> HeatBathRows:
+        start = self._start(batch, transitions)
         return HeatBathRows(self.library, batch, self.systems.steps, start, self.error, free, edge_types)
 
-    def _weights(self, rows: HeatBathRows) -> Tensor:
-        scores = rows.scores(self.parameters)
+    def _start(self, batch: Batch, transitions: Tensor | None) -> Tensor:
+        """[B, L] first steps of some transitions, all if not given, the same for every system."""
+        if transitions is None:
+            return all_transitions(batch.graph, self.systems.steps)
+        return transitions.to(batch.states.device).repeat(len(batch.systems), 1)
+
+    def _weights(
+        self, batch: Batch, free: Tensor | None = None, edge_types: Tensor | None = None
+    ) -> tuple[HeatBathRows, Tensor]:
+        """Rows and how much they weigh: at the temperature given, or in the bagged posterior."""
+        rows = self._rows(batch, free, edge_types)
         if self.temperature is not None:
-            return self.coupling.weights(rows, self.coupling.scores(rows.graph, scores), self.temperature)
-        scores = self.coupling.scores(rows.graph, rows.in_likelihood_units(scores))
-        return self.coupling.weights(rows, scores, 1.0 / self._recordings)
+            scores = self.coupling.scores(rows.graph, rows.scores(self.parameters))
+            return rows, self.coupling.weights(rows, scores, self.temperature)
+
+        def weigh(scores: Tensor) -> Tensor:
+            scores = self.coupling.scores(rows.graph, rows.in_likelihood_units(scores))
+            return self.coupling.weights(rows, scores, 1.0 / self._recordings)
+
+        blocks = blocks_of(self.systems.steps - 1)
+        parts = [self._rows(batch, free, edge_types, block).scores(self.parameters) for block in blocks]
+        return rows, bagged(parts, [len(block) for block in blocks], weigh)
 
     @property
     def _recordings(self) -> int:
@@ -142,7 +164,8 @@ class _Search:
         owner = graph.receiver if apart else graph.system_of_edges
         owners = graph.nodes if apart else graph.systems
         while True:
-            scores = self._pair_scores(batch, edge_types, node_types)
+            problem = self._pair_problem(batch, edge_types, node_types)
+            scores = self._pair_scores(problem, problem.scores(self.parameters))
             best = scores.min(-1)
             gain = scores.gather(-1, edge_types.long()[:, None])[:, 0] - best.values
             largest = gain.new_zeros(owners).scatter_reduce(0, owner, gain, "amax")
@@ -161,24 +184,36 @@ class _Search:
         """Probabilities of each edge's and entity's types, all others staying as they are."""
         graph, types = batch.graph, self.library.edge_types
         nobody = torch.zeros(graph.edges, dtype=torch.bool, device=graph.device)
-        rows = self._rows(batch, nobody, edge_types)
-        nodes = rows.node_probabilities(self._weights(rows))
-        scores = self._pair_scores(batch, edge_types, node_types)
+        rows, weights = self._weights(batch, nobody, edge_types)
+        nodes = rows.node_probabilities(weights)
         offset = torch.arange(graph.edges + 1, device=graph.device) * types
-        temperature = 1.0 if self.temperature is None else self.temperature
-        return ops.responsibilities(offset, scores.flatten(), temperature).view(-1, types), nodes
+        problem = self._pair_problem(batch, edge_types, node_types)
 
-    def _pair_scores(self, batch: Batch, edge_types: Tensor, node_types: Tensor) -> Tensor:
-        """[E, K] score of each edge's types, all others staying as they are; likelihoods if there is no temperature."""
+        def weigh(scores: Tensor) -> Tensor:
+            temperature = 1.0 if self.temperature is None else self.temperature
+            return ops.responsibilities(offset, self._pair_scores(problem, scores).flatten(), temperature)
+
+        if self.temperature is not None:
+            return weigh(problem.scores(self.parameters)).view(-1, types), nodes
+        blocks = blocks_of(self.systems.steps - 1)
+        parts = [self._pair_problem(batch, edge_types, node_types, b).scores(self.parameters) for b in blocks]
+        return bagged(parts, [len(block) for block in blocks], weigh).view(-1, types), nodes
+
+    def _pair_problem(
+        self, batch: Batch, edge_types: Tensor, node_types: Tensor, transitions: Tensor | None = None
+    ) -> ops.HeatBathProblem:
         graph, library = batch.graph, self.library
         layout = ops.RowLayout.conditionals(graph, library.edge_types)
-        start = all_transitions(graph, self.systems.steps)
+        start = self._start(batch, transitions)
         nodes = node_types if library.node_types > 1 else None
-        problem = ops.HeatBathProblem(
+        return ops.HeatBathProblem(
             library, graph, batch.states, self.systems.steps, start, layout, self.error, nodes, edge_types
         )
-        scores = problem.scores(self.parameters)
+
+    def _pair_scores(self, problem: ops.HeatBathProblem, scores: Tensor) -> Tensor:
+        """[E, K] score of each edge's types, all others staying as they are; likelihoods if there is no temperature."""
+        graph, types = problem.graph, self.library.edge_types
         if self.temperature is None:
-            owner = torch.arange(graph.edges, device=graph.device).repeat_interleave(library.edge_types)
+            owner = torch.arange(graph.edges, device=graph.device).repeat_interleave(types)
             scores = likelihood_units(problem, scores, owner, graph.edges) * self._recordings
-        return self.coupling.pair_scores(graph, scores.view(-1, library.edge_types)).nan_to_num(torch.inf)
+        return self.coupling.pair_scores(graph, scores.view(-1, types)).nan_to_num(torch.inf)

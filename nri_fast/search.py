@@ -15,7 +15,7 @@ from nri_fast.modules import ModuleLibrary
 from nri_fast.rollouts import Rollouts
 from nri_fast.system_set import Batch, SystemSet
 
-SCORES_AT_ONCE = 1 << 24  # heat-bath rows held in memory together
+SCORES_AT_ONCE = 1 << 22  # heat-bath rows held in memory together, a score of each for every block of transitions
 SYSTEMS_AT_ONCE = 1024
 PROPOSALS_PER_EDGE = 12  # of a Metropolis chain
 

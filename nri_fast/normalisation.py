@@ -1,4 +1,4 @@
-"""The map from recorded units to [-1, 1], learned on training data and kept with the run."""
+"""The map from recorded units to the modules', learned on training data and kept with the run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from nri_fast.trajectory_data import TrajectoryData
 
 POSITION_NAMES = ("x", "y", "z")
 VELOCITY_NAMES = ("vx", "vy", "vz")
+
+
+#: Angles, and the recorded sine of each. Modules see an angle's cosine in its place: unwrapped it grows without bound.
+SINE_OF = {"phi": "sin_phi"}
 
 
 def feature_group(name: str) -> str:
@@ -28,7 +32,9 @@ def feature_group(name: str) -> str:
 class Normalisation:
     """A linear map of each feature: `low` becomes -1 and `high` becomes 1.
 
-    A feature that never changed (low equal to high, up to rounding) is moved to 0 and not scaled.
+    A feature that never changed (low equal to high, up to rounding) is moved to 0 and not scaled. An angle that is
+    recorded beside its sine (:data:`SINE_OF`) becomes its cosine instead; both are left unscaled, so that the modules
+    see a point on the circle.
 
     Parameters
     ----------
@@ -68,9 +74,12 @@ class Normalisation:
         lows = data.states.amin(dim=(0, 1, 2)).tolist()
         highs = data.states.amax(dim=(0, 1, 2)).tolist()
         groups = [feature_group(name) for name in data.feature_names]
-        low = tuple(min(v for v, g in zip(lows, groups, strict=True) if g == group) for group in groups)
-        high = tuple(max(v for v, g in zip(highs, groups, strict=True) if g == group) for group in groups)
-        return cls(data.feature_names, low, high)
+        low = [min(v for v, g in zip(lows, groups, strict=True) if g == group) for group in groups]
+        high = [max(v for v, g in zip(highs, groups, strict=True) if g == group) for group in groups]
+        for pair in _angles(data.feature_names):
+            for d in pair:
+                low[d], high[d] = -1.0, 1.0
+        return cls(data.feature_names, tuple(low), tuple(high))
 
     def _centre_and_half_width(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         low = torch.tensor(self.low, dtype=torch.float64, device=device)
@@ -88,7 +97,7 @@ class Normalisation:
             )
 
     def apply(self, states: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """Map recorded units to [-1, 1]; values beyond the training range land beyond it.
+        """Map recorded units to the modules'; values beyond the training range land beyond -1 and 1.
 
         Parameters
         ----------
@@ -102,10 +111,13 @@ class Normalisation:
         """
         self._check_features(states)
         centre, half = self._centre_and_half_width(states.device)
-        return ((states.to(torch.float64) - centre) / half).to(dtype)
+        mapped = (states.to(torch.float64) - centre) / half
+        for angle, _ in _angles(self.feature_names):
+            mapped[..., angle] = states[..., angle].to(torch.float64).cos()
+        return mapped.to(dtype)
 
     def undo(self, states: torch.Tensor) -> torch.Tensor:
-        """Map normalised states back to recorded units.
+        """Map the modules' units back to recorded ones; an angle comes back between -pi and pi.
 
         Parameters
         ----------
@@ -117,7 +129,10 @@ class Normalisation:
         """
         self._check_features(states)
         centre, half = self._centre_and_half_width(states.device)
-        return states.to(torch.float64) * half + centre
+        recorded = states.to(torch.float64) * half + centre
+        for angle, sine in _angles(self.feature_names):
+            recorded[..., angle] = torch.atan2(recorded[..., sine], states[..., angle].to(torch.float64))
+        return recorded
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, ready for JSON (Python's JSON keeps every bit of a float)."""
@@ -137,3 +152,12 @@ class Normalisation:
             return cls(tuple(str(n) for n in names), tuple(float(v) for v in low), tuple(float(v) for v in high))
         except (KeyError, TypeError) as problem:
             raise ValueError(f"normalisation: expected feature_names, low and high, got {values!r}") from problem
+
+
+def _angles(feature_names: tuple[str, ...]) -> list[tuple[int, int]]:
+    """Places of every angle and of its sine."""
+    return [
+        (feature_names.index(angle), feature_names.index(sine))
+        for angle, sine in SINE_OF.items()
+        if angle in feature_names and sine in feature_names
+    ]

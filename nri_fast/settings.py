@@ -210,6 +210,7 @@ PRESETS: dict[str, Settings] = {
     "charged": Settings(
         message=64, edge_hidden=(64,), node_hidden=(64, 64), batch=50, steps=6000, learning_rate=0.01, last_scale=0.0003
     ),
+    "kuramoto": Settings(steps=3000, batch=50, learning_rate=0.01, last_scale=1e-5),
     "metropolis": Settings(
         message=64,
         edge_hidden=(64,),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from nri_fast import ops
 from nri_fast.bounces import BounceResult, Structures, heat_bath_bounce, metropolis_bounce, polish_bounce
 from nri_fast.checkpoint import CheckpointError, Checkpoints
 from nri_fast.couplings import Coupling
-from nri_fast.energies import largest_block
+from nri_fast.energies import largest_block, one_step_error
 from nri_fast.graph import MegaGraph
 from nri_fast.heat_bath_rows import HeatBathRows, edges_in_block, random_free_edges
 from nri_fast.heat_bath_search import heat_bath_search
@@ -91,10 +91,13 @@ class BounceGrad:
     are drawn from Philox generators that are named by seed and step.
     """
 
-    def __init__(self, library: ModuleLibrary, settings: Settings, seed: int = 0) -> None:
+    def __init__(
+        self, library: ModuleLibrary, settings: Settings, seed: int = 0, judged: Sequence[int] | None = None
+    ) -> None:
         if not 0 <= seed < 1 << 64:
             raise ValueError(f"seed: expected 0 to 2^64 - 1, got {seed}")
         self.library, self.settings, self.seed = library, settings, seed
+        self._judged = judged
         self.coupling = Coupling(settings.undirected, settings.shared)
         self.history = History()
         self.structures: Structures | None = None
@@ -252,7 +255,8 @@ class BounceGrad:
         """Robust where training is, so that the few structures that are wrong weigh little."""
         assert self.structures is not None
         rollout = min(self.settings.rollout, systems.steps - 1)
-        rollouts = Rollouts(self.library, parameters, batch, systems.steps, rollout, self.error_measure())
+        error = one_step_error(self.library, None, self.scale_squared)
+        rollouts = Rollouts(self.library, parameters, batch, systems.steps, rollout, error)
         return polish_bounce(rollouts, self.structures)
 
     def _follow_residuals(self, systems: SystemSet, batch: Batch, parameters: Tensor) -> None:
@@ -282,8 +286,8 @@ class BounceGrad:
             self.structures = Structures(found.edge_types, found.node_types)
 
     def error_measure(self) -> ops.ErrorMeasure:
-        """The error of the current step: in units of the variance of one step's change."""
-        return ops.ErrorMeasure((1.0 / self.library.change_scale**2).contiguous(), self.scale_squared)
+        """The error by which structures are judged at the current step."""
+        return one_step_error(self.library, self._judged, self.scale_squared)
 
     def _apply(self, parameters: Tensor, result: BounceResult, rate: float) -> bool:
         if not (bool(torch.isfinite(result.gradient).all()) and bool(torch.isfinite(result.loss))):

@@ -259,6 +259,28 @@ def rollout_energy(
     return energy if several else energy[0]
 
 
+def one_step_error(
+    library: ModuleLibrary, judged: Sequence[int] | None, scale_squared: float | None
+) -> ops.ErrorMeasure:
+    """The error that training and meta-test share, in units of the variance of one step's change.
+
+    Parameters
+    ----------
+    library : ModuleLibrary
+        Gives that unit.
+    judged : sequence of int or None
+        Places of the features that count; None: all.
+    scale_squared : float or None
+        s^2 of the robust error; None: squared error.
+    """
+    weight = 1.0 / library.change_scale**2
+    if judged is not None:
+        counts = torch.zeros_like(weight)
+        counts[list(judged)] = library.features / len(judged)
+        weight = weight * counts
+    return ops.ErrorMeasure(weight.contiguous(), scale_squared)
+
+
 def largest_block(graph: MegaGraph, edge_types_count: int, free: Tensor | None = None) -> int:
     """Assignments that the best-connected entity's incoming edges have, of those in ``free`` [edges]: K^(in-degree)."""
     degree = graph.in_offset.diff()

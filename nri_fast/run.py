@@ -15,6 +15,7 @@ from torch import Tensor
 from nri_fast import ops
 from nri_fast.bouncegrad import BounceGrad, History
 from nri_fast.checkpoint import CheckpointError, Checkpoints, load, save, write_atomically
+from nri_fast.energies import one_step_error
 from nri_fast.metrics import displacement_fit
 from nri_fast.modules import ModuleLibrary
 from nri_fast.normalisation import Normalisation
@@ -73,7 +74,8 @@ class Run:
 
     def error_measure(self) -> ops.ErrorMeasure:
         """The error that training ended with."""
-        return ops.ErrorMeasure((1.0 / self.library.change_scale**2).contiguous(), self.scale_squared)
+        judged = self.settings.judged_places(self.normalisation.feature_names)
+        return one_step_error(self.library, judged, self.scale_squared)
 
     def systems(self, data: TrajectoryData) -> SystemSet:
         """The data in the run's units, on its device."""
@@ -197,7 +199,7 @@ def train(
     states = normalisation.apply(data.states)
     relative = [d for d, name in enumerate(data.feature_names) if name in settings.relative]
     library = initial_library(data.features, relative, settings, seed).to(device)
-    trainer = BounceGrad(library, settings, seed)
+    trainer = BounceGrad(library, settings, seed, settings.judged_places(data.feature_names))
     checkpoints = None if folder is None else Checkpoints(folder / "checkpoints")
     trainer.fit(SystemSet.complete(states.to(device)), checkpoints, resume, progress, on_step)
     trained_on = {

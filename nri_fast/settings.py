@@ -29,6 +29,9 @@ class Settings:
     relative : tuple of str
         Features, by name, that count only relative to the receiver (see ModuleLibrary). Names that the data lacks are
         ignored.
+    judged : tuple of str
+        Features, by name, whose one-step prediction judges structures; all if empty. Where some of the features follow
+        from an entity's own state, whoever acts on it, they would drown the others. Roll-outs are judged by all.
     silent : bool
         Edge type 0 means "no interaction".
     bounce : {"soft", "sampled", "metropolis"}
@@ -100,6 +103,7 @@ class Settings:
     edge_hidden: tuple[int, ...] = (32,)
     node_hidden: tuple[int, ...] = (32, 32)
     relative: tuple[str, ...] = ("x", "y", "z")
+    judged: tuple[str, ...] = ()
     silent: bool = False
     bounce: Bounce = "soft"
     undirected: bool = False
@@ -185,6 +189,15 @@ class Settings:
                 f"proposal_source: {self.proposal_source!r} needs a network (mlp, cnn, structure, ...), got 'none'"
             )
 
+    def judged_places(self, feature_names: tuple[str, ...]) -> list[int]:
+        """Places of the judged features among those of the data."""
+        if not self.judged:
+            return list(range(len(feature_names)))
+        missing = [name for name in self.judged if name not in feature_names]
+        if missing:
+            raise ValueError(f"judged: expected features of the data, {', '.join(feature_names)}; got {missing}")
+        return [feature_names.index(name) for name in self.judged]
+
     @property
     def least_steps(self) -> int:
         """Steps that a recording must have to be trained on."""
@@ -210,7 +223,7 @@ PRESETS: dict[str, Settings] = {
     "charged": Settings(
         message=64, edge_hidden=(64,), node_hidden=(64, 64), batch=50, steps=6000, learning_rate=0.01, last_scale=0.0003
     ),
-    "kuramoto": Settings(steps=3000, batch=50, learning_rate=0.01, last_scale=1e-5),
+    "kuramoto": Settings(judged=("dphi",), steps=3000, batch=50, learning_rate=0.01, last_scale=1e-5),
     "metropolis": Settings(
         message=64,
         edge_hidden=(64,),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import sys
 import time
@@ -76,6 +77,8 @@ class BounceGrad:
 
     Attributes
     ----------
+    forecaster : ModuleLibrary
+        The modules that forecasts are made with: a polished copy, or the library itself.
     structures : Structures
         The current types of all training systems, after :meth:`fit`.
     history : History
@@ -107,6 +110,7 @@ class BounceGrad:
         self.skipped = self._skipped_in_a_row = 0
         self._step = 0
         self._epoch_counts = [0] * len(ops.COUNTS)
+        self.forecaster = library
         self._optimiser = torch.optim.Adam(library.parameters(), lr=settings.learning_rate)
 
     @property
@@ -188,6 +192,7 @@ class BounceGrad:
             while self._step < self.total_steps:
                 if self._step == self.settings.steps:
                     self._settle(systems)
+                    self._start_polishing()
                 self._one_step(systems)
                 bar.update()
                 if self._step % 20 == 0 and self.history.loss:
@@ -208,7 +213,7 @@ class BounceGrad:
     def _one_step(self, systems: SystemSet) -> None:
         batch, last_of_epoch = self._draw_batch(systems)
         polishing = self._step >= self.settings.steps
-        parameters = self.library.flat_parameters()
+        parameters = self.forecaster.flat_parameters()
         with torch.no_grad():
             result = (self._polish if polishing else self._bounce)(systems, batch, parameters.detach())
         rate = self._learning_rate()
@@ -251,12 +256,18 @@ class BounceGrad:
         drawn, sample = self._draws(batch, self._step), s.bounce == "sampled"
         return heat_bath_bounce(parameters, batch, self.structures, rows, self.coupling, drawn, factor, sample)
 
+    def _start_polishing(self) -> None:
+        """Forecasts get modules of their own: those that judge structures stay as they are."""
+        free = self.library.with_positions() if self.settings.polish_positions else copy.deepcopy(self.library)
+        self.forecaster = free
+        self._optimiser = torch.optim.Adam(free.parameters(), lr=self.settings.polish_rate)
+
     def _polish(self, systems: SystemSet, batch: Batch, parameters: Tensor) -> BounceResult:
-        """Robust where training is, so that the few structures that are wrong weigh little."""
+        """Squared error: a forecast is to be right on average, what cannot be known included."""
         assert self.structures is not None
         rollout = min(self.settings.rollout, systems.steps - 1)
-        error = one_step_error(self.library, None, self.scale_squared)
-        rollouts = Rollouts(self.library, parameters, batch, systems.steps, rollout, error)
+        error = one_step_error(self.forecaster, None, None)
+        rollouts = Rollouts(self.forecaster, parameters, batch, systems.steps, rollout, error)
         return polish_bounce(rollouts, self.structures)
 
     def _follow_residuals(self, systems: SystemSet, batch: Batch, parameters: Tensor) -> None:
@@ -294,7 +305,7 @@ class BounceGrad:
             return False
         self._optimiser.zero_grad(set_to_none=True)
         parameters.backward(result.gradient)
-        torch.nn.utils.clip_grad_norm_(self.library.parameters(), self.settings.clip)
+        torch.nn.utils.clip_grad_norm_(self.forecaster.parameters(), self.settings.clip)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         self._optimiser.step()
@@ -401,6 +412,8 @@ class BounceGrad:
     def _state(self, systems: SystemSet) -> tuple[dict[str, Tensor], dict[str, Any]]:
         assert self.structures is not None
         tensors = {f"library.{name}": value for name, value in self.library.state_dict().items()}
+        if self.forecaster is not self.library:
+            tensors |= {f"forecaster.{name}": value for name, value in self.forecaster.state_dict().items()}
         for i, slot in self._optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{i}.{name}": torch.as_tensor(value) for name, value in slot.items()}
         tensors["structures.edge_types"] = self.structures.edge_types
@@ -427,6 +440,10 @@ class BounceGrad:
                 )
         library = {k.removeprefix("library."): v for k, v in tensors.items() if k.startswith("library.")}
         self.library.load_state_dict(library)
+        forecaster = {k.removeprefix("forecaster."): v for k, v in tensors.items() if k.startswith("forecaster.")}
+        if forecaster:
+            self._start_polishing()
+            self.forecaster.load_state_dict(forecaster)
         device = systems.states.device
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():

@@ -124,7 +124,8 @@ class Watch:
             return
         started = time.monotonic()
         # The library is in the middle of its training; everything else of a run is known.
-        run = Run(trainer.library, self.normalisation, trainer.settings, trainer.seed, {}, trainer.scale_squared)
+        library, settings = trainer.library, trainer.settings
+        run = Run(library, library, self.normalisation, settings, trainer.seed, {}, trainer.scale_squared)
         self.steps.append(self._calls)
         self.accuracy.append(evaluate(run, self.held_out)["edge_accuracy"])
         self.seconds += time.monotonic() - started

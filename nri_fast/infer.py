@@ -91,15 +91,15 @@ def infer(
     nodes = found.node_types if run.settings.node_types > 1 else None
     with torch.no_grad():
         energy = ops.rollout_energy(
-            run.library,
-            run.library.flat_parameters(),
+            run.forecaster,
+            run.forecaster.flat_parameters(),
             graph,
             systems.states,
             systems.steps,
             found.edge_types[None],
             nodes,
             min(run.settings.rollout, systems.steps - 1),
-            energies.error_measure(run.library),
+            energies.error_measure(run.forecaster),
         )[0]
     return Inference(
         graph.adjacency(found.edge_types).cpu(),
@@ -179,7 +179,7 @@ def forecast(
     graph = run.systems(data).graph
     nodes = inference.node_types.to(run.device) if run.settings.node_types > 1 else None
     predicted = energies.forecast(
-        run.library, graph, states[:, start], inference.adjacency.to(run.device), nodes, horizon
+        run.forecaster, graph, states[:, start], inference.adjacency.to(run.device), nodes, horizon
     ).cpu()
     return predicted if normalised else run.normalisation.undo(predicted)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -108,9 +109,9 @@ class ModuleLibrary(nn.Module):
             own[message + d] = 0.0
         self.register_buffer("_pair", pair, persistent=False)
         self.register_buffer("_own", own, persistent=False)
-        self.layout = _core.Layout(features, edge_types, node_types, silent, edge_sizes, node_sizes)
+        self._layout_arguments = (features, edge_types, node_types, silent, edge_sizes, node_sizes)
 
-    def settings(self) -> dict[str, object]:
+    def settings(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON can hold them."""
         names = ["features", "edge_types", "node_types", "message", "edge_hidden", "node_hidden", "relative", "silent"]
         values = {name: getattr(self, name) for name in names}
@@ -137,6 +138,11 @@ class ModuleLibrary(nn.Module):
         change = _FixedLinear(torch.diag(self.change_scale))
         return nn.Sequential(_FixedLinear(torch.diag(self._own)), self.node[node_type], change)
 
+    @property
+    def layout(self) -> _core.Layout:
+        """The shapes of the modules, for the kernels."""
+        return _core.Layout(*self._layout_arguments)
+
     def flat_parameters(self) -> Tensor:
         """[P] all weights as the kernels read them, differentiable in the modules' own parameters."""
         pieces: list[Tensor] = []
@@ -153,6 +159,24 @@ class ModuleLibrary(nn.Module):
             biases[-1] = biases[-1] * self.change_scale
             pieces += [value.flatten() for pair in zip(weights, biases, strict=True) for value in pair]
         return torch.cat(pieces)
+
+    def with_positions(self) -> ModuleLibrary:
+        """A library that computes the same, but whose modules see every feature as it is.
+
+        What counted relative to the receiver only (`relative`) may be learned absolutely from here on: node modules
+        start with zero weights on it.
+        """
+        free = ModuleLibrary(**self.settings() | {"relative": []})
+        free = free.to(self.change_scale.device, self.change_scale.dtype)
+        free.load_state_dict(self.state_dict())
+        with torch.no_grad():
+            for module in free.edge:
+                first = _linear_layers(module)[0]
+                first.weight.copy_(first.weight @ self._pair)
+            for module in free.node:
+                first = _linear_layers(module)[0]
+                first.weight.mul_(self._own)
+        return free
 
     def extra_repr(self) -> str:
         """What ``repr`` shows beside the modules."""

@@ -27,6 +27,7 @@ from nri_fast.trajectory_data import TrajectoryData
 RUN_FILE = "run.json"
 LIBRARY_FILE = "library.safetensors"
 NETWORK_FILE = "network.safetensors"
+FORECASTER_FILE = "forecaster.safetensors"
 HISTORY_FILE = "history.json"
 FORMAT = 2
 
@@ -38,7 +39,9 @@ class Run:
     Attributes
     ----------
     library : ModuleLibrary
-        The modules.
+        The modules that structures are judged by.
+    forecaster : ModuleLibrary
+        The modules that forecasts are made with: a polished copy of them, or the same.
     normalisation : Normalisation
         Learned on the training split; maps recorded units to the modules'.
     settings : Settings
@@ -58,6 +61,7 @@ class Run:
     """
 
     library: ModuleLibrary
+    forecaster: ModuleLibrary
     normalisation: Normalisation
     settings: Settings
     seed: int
@@ -92,7 +96,8 @@ class Run:
     def save(self, folder: Path) -> None:
         """Writes the run's files; each is replaced as a whole."""
         folder.mkdir(parents=True, exist_ok=True)
-        save(folder / LIBRARY_FILE, self.library.state_dict(), {"library": self.library.settings()})
+        for file, library in ((LIBRARY_FILE, self.library), (FORECASTER_FILE, self.forecaster)):
+            save(folder / file, library.state_dict(), {"library": library.settings()})
         if self.network is not None:
             save(folder / NETWORK_FILE, self.network.state_dict(), {"network": self.network.settings()})
         _write_json(folder / HISTORY_FILE, self.history.to_dict())
@@ -123,16 +128,13 @@ class Run:
                 raise CheckpointError(f"{path / RUN_FILE}: format {facts['format']}, expected {FORMAT}")
             settings = Settings.from_dict(facts["settings"])
             normalisation = Normalisation.from_dict(facts["normalisation"])
-            tensors, shape = load(path / LIBRARY_FILE)
-            library = ModuleLibrary(**shape["library"])
-            library.load_state_dict(tensors)
+            library, forecaster = (_load_library(path / file, device) for file in (LIBRARY_FILE, FORECASTER_FILE))
             history = History(**_read_json(path / HISTORY_FILE))
             fit = {name: (float(a), float(b)) for name, (a, b) in facts["displacement_fit"].items()}
             scale = float(facts["scale_squared"]) if settings.robust else None
             network = None if settings.network == "none" else load_network(path / NETWORK_FILE).to(device)
-            library = library.to(device)
             seed, trained_on = facts["seed"], facts["trained_on"]
-            return cls(library, normalisation, settings, seed, trained_on, scale, history, fit, network)
+            return cls(library, forecaster, normalisation, settings, seed, trained_on, scale, history, fit, network)
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, CheckpointError):
                 raise
@@ -211,7 +213,8 @@ def train(
     }
     fit = displacement_fit(states, data.feature_names)
     network = None if trainer.imitation is None else trainer.imitation.network
-    run = Run(library, normalisation, settings, seed, trained_on, trainer.scale_squared, trainer.history, fit, network)
+    scale, history = trainer.scale_squared, trainer.history
+    run = Run(library, trainer.forecaster, normalisation, settings, seed, trained_on, scale, history, fit, network)
     if folder is not None:
         run.save(folder)
     return run
@@ -245,6 +248,13 @@ def initial_library(features: int, relative: list[int], settings: Settings, seed
             relative,
             settings.silent,
         )
+
+
+def _load_library(file: Path, device: torch.device | str) -> ModuleLibrary:
+    tensors, shape = load(file)
+    library = ModuleLibrary(**shape["library"])
+    library.load_state_dict(tensors)
+    return library.to(device)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -71,10 +71,12 @@ class Settings:
     clip : float
         Largest norm of the gradient.
     polish_steps : int
-        Gradient steps behind the bounces that train roll-outs of `rollout` steps on the structures found: forecasts
-        over many steps get better.
+        Gradient steps behind the bounces that train a copy of the modules, for forecasts, on roll-outs of `rollout`
+        steps under the structures found.
     polish_rate : float
         Peak learning rate of those.
+    polish_positions : bool
+        The copy sees `relative` features as they are: walls can be learned, from enough systems.
     proposal : {"random", "edge", "node", "flip", "system"}
         Metropolis: what a proposal changes. "random": one random edge or entity, to a random other type. The others
         draw from probabilities: one edge ("edge"), all incoming edges of one entity ("node"), the same with the current
@@ -125,6 +127,7 @@ class Settings:
     clip: float = 1.0
     polish_steps: int = 0
     polish_rate: float = 1e-3
+    polish_positions: bool = False
     proposal: Proposal = "random"
     proposal_source: ProposalSource = "network"
     rule: Rule = "hastings"

@@ -224,7 +224,7 @@ def finished(tmp_path_factory):
 def copied(finished, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    for name in ("run.json", "library.safetensors", "history.json"):
+    for name in ("run.json", "library.safetensors", "forecaster.safetensors", "history.json"):
         (folder / name).write_bytes((finished[0] / name).read_bytes())
     return folder
 
@@ -239,7 +239,7 @@ def test_a_loaded_run_is_the_run(finished, copied):
         assert torch.equal(value, getattr(other, name)), name
 
 
-@pytest.mark.parametrize("name", ["run.json", "library.safetensors", "history.json"])
+@pytest.mark.parametrize("name", ["run.json", "library.safetensors", "forecaster.safetensors", "history.json"])
 def test_missing_and_truncated_files_of_a_run_are_named(name, copied):
     content = (copied / name).read_bytes()
     (copied / name).unlink()

@@ -355,7 +355,12 @@ def test_damaged_runs(file, data, copy_of_run, capsys):
 
 
 def test_damaged_checkpoints_and_plans(copy_of_run, capsys):
-    for file in ("run.json", "library.safetensors", "history.json"):  # as a killed run leaves it
+    for file in (
+        "run.json",
+        "library.safetensors",
+        "forecaster.safetensors",
+        "history.json",
+    ):  # as a killed run leaves it
         (copy_of_run / file).unlink()
     for file in (copy_of_run / "checkpoints").iterdir():
         file.write_bytes(file.read_bytes()[:50])

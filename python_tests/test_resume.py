@@ -65,7 +65,11 @@ def train(run: str, folder: Path, resume: bool = False, on_step=None) -> nf.Run:
 def result_of(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
     """All that a finished run left: weights, optimiser, structures and curves."""
     tensors, facts = Checkpoints(folder / "checkpoints").latest()
-    weights, _ = load(folder / "library.safetensors")
+    weights = {
+        f"{kind}.{name}": value
+        for kind in ("library", "forecaster")
+        for name, value in load(folder / f"{kind}.safetensors")[0].items()
+    }
     history = json.loads((folder / "history.json").read_text())
     return tensors | {f"final.{name}": value for name, value in weights.items()}, facts | {"file": history}
 

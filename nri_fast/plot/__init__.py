@@ -12,6 +12,7 @@ from nri_fast.plot.paths import trajectories
 from nri_fast.plot.pull import law_curves, laws
 from nri_fast.plot.structures import graphs, relabel
 from nri_fast.plot.style import Array, ArrayLike
+from nri_fast.plot.unseen import unseen
 
 __all__ = [
     "Array",
@@ -26,4 +27,5 @@ __all__ = [
     "reliability",
     "training",
     "trajectories",
+    "unseen",
 ]

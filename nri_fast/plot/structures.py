@@ -85,7 +85,7 @@ def graphs(
         for s in range(systems):
             certain = strength[s] if title == "inferred" else np.ones((entities, entities))
             wrong = None if true is None or title == "true" else adjacency[s] != true[s]
-            _draw_graph(axes[row, s], adjacency[s], certain, wrong, silent)
+            draw_graph(axes[row, s], adjacency[s], certain, wrong, silent)
         axes[row, 0].set_ylabel(title, fontsize=14, color=INK)
     for s in range(systems):
         axes[0, s].set_title(f"system {s}" if titles is None else titles[s], **TEXT)
@@ -101,7 +101,8 @@ def graphs(
     return figure
 
 
-def _draw_graph(axes: Axes, adjacency: Array, strength: Array, wrong: Array | None, silent: int | None) -> None:
+def draw_graph(axes: Axes, adjacency: Array, strength: Array, wrong: Array | None, silent: int | None) -> None:
+    """One graph [N, N], entities on a circle, edges as strong as their probability [N, N], those of `wrong` crossed."""
     entities = len(adjacency)
     angles = np.pi / 2 - 2 * np.pi * np.arange(entities) / max(entities, 1)
     places = np.stack([np.cos(angles), np.sin(angles)], axis=1)

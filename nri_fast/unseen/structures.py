@@ -118,7 +118,7 @@ def mirrored(scene: Scene, types: Tensor) -> Tensor:
 
 
 def generator(seed: int, stream: int, number: int) -> np.random.Generator:
-    """Random numbers named by seed, stream (0: first guesses, by system; 1: edges whose turn it is, by step), number."""
+    """Draws named by seed, stream (0: first guesses of a system; 1: edges whose turn it is in a step) and number."""
     key = np.array([seed, PURPOSE], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, stream, number]))
 

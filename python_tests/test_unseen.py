@@ -284,13 +284,13 @@ def test_edges_take_turns_where_an_entity_has_many(run: nf.Run, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("undirected", [False, True])
-def test_moves(run: nf.Run, undirected: bool) -> None:
+def test_moves(run: nf.Run, undirected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, truth = hide(recordings(run, 2), [1])
     scene = scene_of(run, seen)
     guesses = true_guesses(scene, truth)
     for moves, count in (
-        (structures.Moves.every(scene, undirected), 6 if undirected else 12),
-        (structures.Moves.into_hidden(scene, undirected), 3 + 3),
+        (structures.Moves.into_seen(scene, undirected), 3 if undirected else 9),
+        (structures.Moves.into_hidden(scene, undirected), 2**3 - 1),
     ):
         variants = moves.variants(guesses, 2)
         assert len(variants) == 2 * count
@@ -299,6 +299,8 @@ def test_moves(run: nf.Run, undirected: bool) -> None:
         assert bool(changed.any(1).all())
         if undirected:
             assert_same_bits(variants.types, structures.mirrored(scene, variants.types))
+    monkeypatch.setattr(structures, "BLOCK", 4)
+    assert len((structures.Moves.into_hidden(scene, False) + structures.Moves.into_hidden(scene, True)).edges) == 2 * 6
 
 
 # ---- on disk ----

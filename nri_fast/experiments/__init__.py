@@ -18,4 +18,5 @@ EXPERIMENTS: dict[str, str] = {
     "proposals": "a network that predicts graphs: alone, and as the proposals of a chain",
     "split": "graphs whose shape was never seen in training",
     "types": "two types of entities and of edges together; three types of edges",
+    "unseen": "entities that nobody observed, found from how the others move",
 }

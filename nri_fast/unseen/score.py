@@ -82,7 +82,7 @@ def score_unseen(run: Run, found: Unseen, truth: Hidden) -> dict[str, Any]:
         under ``linked`` (entities with at least one true edge) and ``by_edges`` (a list, by the number of entities that
         a hidden one has an edge with), where the guess is the best constant for those entities; ``median_error``;
         ``edge_accuracy`` of edges ``seen`` (among seen entities), ``out`` (from hidden ones) and ``into`` (to hidden
-        ones), under one relabelling; ``sure``: ``rank_correlation`` of expected deviations with actual ones, and
+        ones), under one ``relabelling``; ``sure``: ``rank_correlation`` of expected deviations with actual ones, and
         ``within_two``, the share of entities less than two expected deviations off. None where there are no labels.
 
     Notes
@@ -103,7 +103,7 @@ def score_unseen(run: Run, found: Unseen, truth: Hidden) -> dict[str, Any]:
         "rank_correlation": _rank_correlation(off, deviation),
         "within_two": float((off <= 2 * deviation).double().mean()),
     }
-    result |= {"linked": None, "by_edges": None, "edge_accuracy": None}
+    result |= {"linked": None, "by_edges": None, "edge_accuracy": None, "relabelling": None}
     if truth.edges is None:
         return result
     seen = truth.edges.shape[1] - path.shape[2]
@@ -113,7 +113,7 @@ def score_unseen(run: Run, found: Unseen, truth: Hidden) -> dict[str, Any]:
         {"edges": int(count), **_figures(error[touching == count], states[touching == count])}
         for count in touching.unique()
     ]
-    result["edge_accuracy"] = _edge_accuracy(found.adjacency, truth.edges, order, seen)
+    result["edge_accuracy"], result["relabelling"] = _edge_accuracy(found.adjacency, truth.edges, order, seen)
     return result
 
 
@@ -139,7 +139,9 @@ def _matching(path: Tensor, truth: Tensor) -> list[list[int]]:
     return [[*orders[i]] for i in total.nan_to_num(torch.inf).argmin(1).tolist()]
 
 
-def _edge_accuracy(found: Tensor, true: Tensor, order: list[list[int]], seen: int) -> dict[str, float | None]:
+def _edge_accuracy(
+    found: Tensor, true: Tensor, order: list[list[int]], seen: int
+) -> tuple[dict[str, float | None], list[int]]:
     placed = torch.stack(
         [
             one[o][:, o]
@@ -152,7 +154,8 @@ def _edge_accuracy(found: Tensor, true: Tensor, order: list[list[int]], seen: in
     sides = torch.arange(true.shape[1]) >= seen
     into, out = sides.expand_as(off_diagonal), sides[:, None].expand_as(off_diagonal)
     masks = {"seen": off_diagonal & ~into & ~out, "out": off_diagonal & out & ~into, "into": off_diagonal & into}
-    return {n: float(right[:, m].double().mean()) if bool(m.any()) else None for n, m in masks.items()}
+    shares = {n: float(right[:, m].double().mean()) if bool(m.any()) else None for n, m in masks.items()}
+    return shares, [int(k) for k in relabelling]
 
 
 def _rank_correlation(a: Tensor, b: Tensor) -> float | None:

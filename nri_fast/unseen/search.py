@@ -24,7 +24,8 @@ def search(scene: Scene, seed: int, undirected: bool) -> Guesses:
     open-loop roll-out from frame 0. Single changes of the best guess are fitted too: they show how sure it is.
     """
     last = scene.last_step
-    into, every = Moves.into_hidden(scene, undirected), Moves.every(scene, undirected)
+    into = Moves.into_hidden(scene, undirected)
+    every = Moves.into_seen(scene, undirected) + into
     guesses = first_guesses(scene, seed, undirected)
     for number, (horizon, temperature) in enumerate(COOLING):
         steps = min(horizon, last)

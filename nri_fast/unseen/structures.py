@@ -37,21 +37,30 @@ class Moves:
 
     @classmethod
     def into_hidden(cls, scene: Scene, undirected: bool) -> Moves:
-        """One or two of the edges into an unseen entity: two that are wrong can make up for each other."""
-        singles: list[Tensor] = []
-        pairs: list[Tensor] = []
+        """Several of the edges into an unseen entity at once: some that are wrong can make up for each other.
+
+        All choices of them where there are few, otherwise one or two.
+        """
+        changes: list[Tensor] = []
         for receiver in range(scene.seen, scene.entities):
             edges = _with_reverse(scene, (scene.edges.receiver == receiver).nonzero().flatten(), undirected)
-            singles += edges
-            pairs += [torch.cat(two) for two in itertools.combinations(edges, 2)]
-        return cls(singles + pairs)
+            most = len(edges) if 2 ** len(edges) <= BLOCK else 2
+            for number in range(1, most + 1):
+                changes += [torch.cat(some) for some in itertools.combinations(edges, number)]
+        return cls(changes)
 
     @classmethod
-    def every(cls, scene: Scene, undirected: bool) -> Moves:
-        """Every edge, together with its reverse where edges are undirected."""
+    def into_seen(cls, scene: Scene, undirected: bool) -> Moves:
+        """One edge into a seen entity; where edges are undirected, one between seen entities with its reverse."""
         graph = scene.edges
-        edges = graph.receiver > graph.sender if undirected else torch.ones_like(graph.receiver, dtype=torch.bool)
+        edges = graph.receiver < scene.seen
+        if undirected:
+            edges &= graph.sender < graph.receiver
         return cls(_with_reverse(scene, edges.nonzero().flatten(), undirected))
+
+    def __add__(self, other: Moves) -> Moves:
+        """The changes of both."""
+        return Moves(self.edges + other.edges)
 
     def variants(self, guesses: Guesses, kinds: int) -> Guesses:
         """Every guess under each of its changes, [guesses * changes], one guess's behind each other."""

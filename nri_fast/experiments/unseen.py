@@ -66,8 +66,8 @@ def searched(lesson: Lesson, tasks: tuple[Task, ...], place: Workplace) -> Figur
     Returns
     -------
     dict
-        ``lesson``, ``settings``, ``train_seconds``; ``tasks``, a list of dicts with the task's ``name``, ``seconds`` (of
-        this process) and ``figures`` (:func:`nri_fast.score_unseen`); ``shown``, the first task's first systems.
+        ``lesson``, ``settings``, ``train_seconds``; ``tasks``, a list of dicts with the task's ``name``, ``seconds``
+        (of this process) and ``figures`` (:func:`nri_fast.score_unseen`); ``shown``, the first task's first systems.
     """
     run, train_seconds = trained(lesson.data("train", lesson.systems), lesson.settings, lesson.seed, place)
     test = lesson.data("test", lesson.tested)
@@ -100,8 +100,10 @@ def report(figures: dict[str, Figures]) -> Report:
         for count in counts:
             rows.append(_row(name, str(count), [r for one in each for r in one["by_edges"] if r["edges"] == count]))
         rows.append(_row(name, "1 or more", [one["linked"] for one in each]))
-    notes = ["Mean squared error of hidden paths over all steps and features, normalised units squared; the best constant "
-             "guess is their variance."]  # fmt: skip
+    notes = [
+        "Mean squared error of hidden paths over all steps and features, normalised units squared.",
+        "The best constant guess is the variance of the same entities' states.",
+    ]
     for name in names:
         tasks = [task for part in figures.values() for task in part["tasks"] if task["name"] == name]
         notes.append(f"{name}: {_edges_right(tasks)}; {sum(task['seconds'] for task in tasks):.0f} s in all")

@@ -55,7 +55,6 @@ class Unseen(Chosen):
         from nri_fast.report import json_text
         from nri_fast.unseen import find_unseen, hide, score_unseen, unseen_table
 
-        self._begin()
         run, data, _ = self.load()
         if self.systems is not None:
             if not 1 <= self.systems <= data.systems:
@@ -63,6 +62,9 @@ class Unseen(Chosen):
             data = data.select(torch.arange(self.systems))
         seen, truth = hide(data, self.hide) if self.hide else (data, None)
         hidden = len(self.hide) or self.hidden
+        if hidden < 1:
+            raise ValueError(f"--hidden: expected at least 1, got {hidden}")
+        self._begin()
         parts = self.out / PARTS
         found = find_unseen(run, seen, hidden, self.undirected or None, self.seed, True, parts)
         write_atomically(self.out / ARRAYS_FILE, _arrays(run, found))

@@ -26,6 +26,7 @@ ARGUMENTS = {
     "experiment": " ".join([*EXPERIMENTS, "--scale", "--out", "--resume", "--seed", "--device"]),
     "demo": "--out",
     "doctor": "--json",
+    "unseen": "RUN DATA --out --hide --hidden --systems --undirected --seed --resume path deviation",
 }
 
 

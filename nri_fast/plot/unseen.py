@@ -14,7 +14,7 @@ from nri_fast.plot.structures import draw_graph
 from nri_fast.plot.style import COLOURS, PANEL, TEXT, WRONG_COLOUR, Array, ArrayLike, as_array, plain, type_colour
 
 HIDDEN_COLOUR = "#000000"
-TRUE_COLOUR = "#F4A3A3"
+TRUE_COLOUR = "#9A9A9A"
 
 
 def unseen(
@@ -104,7 +104,7 @@ def _draw_paths(axes: Axes, seen: Array, found: Array, true: Array | None) -> No
         _draw(axes, seen[:, entity], color=COLOURS[entity % len(COLOURS)], alpha=0.4, lw=3, solid_capstyle="round")
     for entity in range(found.shape[1]):
         if true is not None:
-            _draw(axes, true[:, entity], color=TRUE_COLOUR, lw=5, alpha=0.7, solid_capstyle="round")
+            _draw(axes, true[:, entity], color=TRUE_COLOUR, lw=6, alpha=0.6, solid_capstyle="round")
         _draw(axes, found[:, entity], color=HIDDEN_COLOUR, lw=1.6, ls=(0, (3, 1.2)))
         _draw(axes, found[:1, entity], color=HIDDEN_COLOUR, marker="o", ms=6, mec="white", ls="")
     shown = np.concatenate([seen, *([] if true is None else [true])], axis=1).reshape(-1, seen.shape[-1])
@@ -124,11 +124,11 @@ def _draw(axes: Axes, path: Array, **style: Any) -> None:
 
 def _marks(adjacency: Array, with_truth: bool, with_edges: bool, silent: int | None) -> list[Line2D]:
     marks = [
-        Line2D([], [], color="#888888", alpha=0.6, lw=3, label="seen entities, recorded"),
+        Line2D([], [], color=COLOURS[0], alpha=0.4, lw=3, label="seen entities, recorded"),
         Line2D([], [], color=HIDDEN_COLOUR, lw=1.6, ls=(0, (3, 1.2)), marker="o", label="unseen entity, found"),
     ]
     if with_truth:
-        marks.append(Line2D([], [], color=TRUE_COLOUR, lw=5, alpha=0.7, label="unseen entity, in truth"))
+        marks.append(Line2D([], [], color=TRUE_COLOUR, lw=6, alpha=0.6, label="unseen entity, in truth"))
     for kind in range(int(adjacency.max(initial=0)) + 1):
         name = "no interaction" if kind == silent else f"edge type {kind}"
         marks.append(Line2D([], [], color=type_colour(kind, silent), lw=1.2 if kind == silent else 3, label=name))

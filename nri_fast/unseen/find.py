@@ -97,7 +97,7 @@ def find_unseen(
 
     Notes
     -----
-    The idea of optimising an unseen entity's state in the inner loop is that of Alet et al., NeurIPS 2019, section 4.3;
+    The idea of optimising an unseen entity's state in the inner loop is that of Alet et al., NeurIPS 2019;
     docs/unseen.md has the equations.
     """
     if hidden < 1:

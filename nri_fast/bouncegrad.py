@@ -27,12 +27,14 @@ from nri_fast.modules import ModuleLibrary
 from nri_fast.ops import one_torch_thread
 from nri_fast.proposals.imitation import Imitation
 from nri_fast.proposals.sources import make_imitation, make_proposer
+from nri_fast.residual_temperature import ResidualTemperature, residual_autocorrelation
 from nri_fast.rollouts import Rollouts, residuals
-from nri_fast.schedule import AcceptanceTemperature, ResidualScale, geometric, linear_floor, one_cycle
+from nri_fast.schedule import AcceptanceTemperature, Plateau, ResidualScale, geometric, linear_floor, one_cycle
 from nri_fast.settings import Settings
 from nri_fast.system_set import Batch, SystemSet
 
 CHECKPOINT_SECONDS = 30.0
+GEOMETRIC = 0.1, 1e-5  # first and last temperature of a chain that is cooled geometrically
 MOST_SKIPPED = 20  # gradient steps in a row that may be skipped because they are not finite
 
 
@@ -106,7 +108,11 @@ class BounceGrad:
         self.structures: Structures | None = None
         self.imitation: Imitation | None = None
         self.acceptance = AcceptanceTemperature(math.exp(-9.8))
+        self.residual_temperature = ResidualTemperature()
+        self._change_variance = 1.0  # of one step, in the units of errors
         self.residual_scale = ResidualScale()
+        self.plateau = Plateau(settings.learning_rate)
+        self._epoch_losses: list[float] = []
         self.skipped = self._skipped_in_a_row = 0
         self._step = 0
         self._epoch_counts = [0] * len(ops.COUNTS)
@@ -231,6 +237,12 @@ class BounceGrad:
             if last_of_epoch:
                 self.acceptance.update(self._epoch_counts[0], self._epoch_counts[2])
                 self._epoch_counts = [0] * len(ops.COUNTS)
+        if self.settings.rate_rule == "plateau" and not polishing:
+            self._epoch_losses.append(float(result.loss))
+            if last_of_epoch:
+                finite = [loss for loss in self._epoch_losses if math.isfinite(loss)]
+                self.plateau.update(sum(finite) / len(finite) if finite else math.inf)
+                self._epoch_losses = []
         self._record(result, rate)
         if self.settings.robust and not polishing:
             self._follow_residuals(systems, batch, parameters.detach())
@@ -240,13 +252,17 @@ class BounceGrad:
         assert self.structures is not None
         s, error = self.settings, self.error_measure()
         if s.bounce == "metropolis":
-            temperature = parameters.new_full((1,), self.acceptance.temperature)
+            temperature = parameters.new_full((1,), self._chain_temperature(systems))
             draws = [self._draws(batch, self._step * s.proposals + i) for i in range(s.proposals)]
             rollouts = Rollouts(self.library, parameters, batch, systems.steps, s.rollout, error)
             network = None if self.imitation is None else self.imitation.network
             types = self.structures.edge_types[batch.edges], self.structures.node_types[batch.nodes]
             proposer = make_proposer(s, network, self.library, parameters, batch, systems.steps, error, *types)
-            return metropolis_bounce(rollouts, self.structures, draws, temperature, proposer, s.rule == "hastings")
+            result = metropolis_bounce(rollouts, self.structures, draws, temperature, proposer, s.rule == "hastings")
+            if s.temperature_rule == "residuals":
+                types = self.structures.edge_types[batch.edges], self.structures.node_types[batch.nodes]
+                self.residual_temperature.update(float(result.loss), residual_autocorrelation(rollouts, *types))
+            return result
         start = self._draw_transitions(systems, batch)
         current = self.structures.edge_types[batch.edges]
         free = self._draw_free_edges(batch)
@@ -261,6 +277,17 @@ class BounceGrad:
         free = self.library.with_positions() if self.settings.polish_positions else copy.deepcopy(self.library)
         self.forecaster = free
         self._optimiser = torch.optim.Adam(free.parameters(), lr=self.settings.polish_rate)
+
+    def _chain_temperature(self, systems: SystemSet) -> float:
+        """Of this step's Metropolis bounce, in units of the energy."""
+        s = self.settings
+        if s.temperature_rule == "geometric":
+            return geometric(self._step / s.steps, *GEOMETRIC, 1.0) * (1.0 if s.robust else self._change_variance)
+        transitions = (systems.steps - 1) * systems.graph.nodes // len(systems)
+        from_residuals = self.residual_temperature.value(transitions, systems.features, s.robust)
+        if s.temperature_rule == "acceptance" or from_residuals is None:
+            return self.acceptance.temperature
+        return from_residuals
 
     def _polish(self, systems: SystemSet, batch: Batch, parameters: Tensor) -> BounceResult:
         """Squared error: a forecast is to be right on average, what cannot be known included."""
@@ -322,6 +349,8 @@ class BounceGrad:
 
     def _learning_rate(self) -> float:
         s = self.settings
+        if self._step < s.steps and s.rate_rule == "plateau":
+            return self.plateau.rate
         if self._step < s.steps:
             return one_cycle(self._step, s.steps, s.learning_rate)
         return one_cycle(self._step - s.steps, s.polish_steps, s.polish_rate)
@@ -366,7 +395,7 @@ class BounceGrad:
     # State ----------------------------------------------------------------------------------------------------------
 
     def _set_change_scale(self, systems: SystemSet) -> None:
-        """One step's change has standard deviation 1 in the modules' units."""
+        """One step's change has standard deviation 1 in the modules' units, if the settings want that."""
         squares = torch.zeros(systems.features, dtype=torch.float64, device=systems.states.device)
         sums, count = torch.zeros_like(squares), 0
         for ids in torch.arange(len(systems)).split(1024):
@@ -380,7 +409,11 @@ class BounceGrad:
                 count += len(change)
         deviation = (squares / count - (sums / count) ** 2).clamp(min=0).sqrt()
         # A feature that never changes is predicted perfectly by any scale.
-        self.library.change_scale.copy_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
+        if self.settings.scaled:
+            self.library.change_scale.copy_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
+        else:
+            self.library.change_scale.fill_(1.0)
+            self._change_variance = float((deviation**2).mean())
 
     def _record(self, result: BounceResult, rate: float) -> None:
         every = max(1, self.total_steps // 1000)
@@ -420,6 +453,9 @@ class BounceGrad:
         tensors["structures.node_types"] = self.structures.node_types
         facts = self._facts(systems) | {
             "acceptance": vars(self.acceptance),
+            "residual_temperature": vars(self.residual_temperature),
+            "plateau": vars(self.plateau),
+            "epoch_losses": self._epoch_losses,
             "residual_scale": self.residual_scale.log_quantile if self.settings.robust else None,
             "epoch_counts": self._epoch_counts,
             "skipped": [self.skipped, self._skipped_in_a_row],
@@ -456,6 +492,8 @@ class BounceGrad:
             tensors["structures.edge_types"].to(device), tensors["structures.node_types"].to(device)
         )
         self.acceptance = AcceptanceTemperature(**facts["acceptance"])
+        self.residual_temperature = ResidualTemperature(**facts["residual_temperature"])
+        self.plateau, self._epoch_losses = Plateau(**facts["plateau"]), facts["epoch_losses"]
         if facts["residual_scale"] is not None:
             self.residual_scale = ResidualScale(facts["residual_scale"])
         self._epoch_counts = facts["epoch_counts"]

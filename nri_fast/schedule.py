@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -99,3 +100,47 @@ class AcceptanceTemperature:
         self.rate += weight * (accepted_worsening / max(1, proposed) - self.rate)
         target = math.exp(-1.0 - 5.0 * self.epoch / 800.0)
         self.temperature *= self.FACTOR if self.rate < target else 1.0 / self.FACTOR
+
+
+@dataclass
+class Plateau:
+    """The authors' learning rate: halved where the loss stops falling.
+
+    An epoch is better if its loss is under the best one by more than a share of 1e-4. After more than 200 epochs in a
+    row that are not, the rate is halved, down to 1e-5, and the next 1,000 epochs are not counted. The rule of PyTorch's
+    ``ReduceLROnPlateau``.
+
+    Attributes
+    ----------
+    rate : float
+        Learning rate.
+    best : float or None
+        Lowest loss of an epoch.
+    waited : int
+        Epochs in a row that were no better.
+    cooling : int
+        Epochs still to come that are not counted.
+    """
+
+    rate: float
+    best: float | None = None
+    waited: int = 0
+    cooling: int = 0
+
+    PATIENCE: ClassVar[int] = 200
+    COOLDOWN: ClassVar[int] = 1000
+    FLOOR: ClassVar[float] = 1e-5
+    THRESHOLD: ClassVar[float] = 1e-4
+
+    def update(self, loss: float) -> None:
+        """Takes an epoch's mean loss."""
+        if self.best is None or loss < self.best * (1.0 - self.THRESHOLD):
+            self.best, self.waited = loss, 0
+        else:
+            self.waited += 1
+        if self.cooling > 0:
+            self.cooling -= 1
+            self.waited = 0
+        if self.waited > self.PATIENCE:
+            self.rate = max(self.FLOOR, 0.5 * self.rate)
+            self.cooling, self.waited = self.COOLDOWN, 0

@@ -9,6 +9,8 @@ Bounce = Literal["soft", "sampled", "metropolis"]
 Proposal = Literal["random", "edge", "node", "flip", "system"]
 ProposalSource = Literal["network", "heat_bath", "both"]
 Rule = Literal["hastings", "plain"]
+TemperatureRule = Literal["acceptance", "residuals", "geometric"]
+RateRule = Literal["one_cycle", "plateau"]
 NetworkKind = Literal["none", "mlp", "cnn", "structure", "mlp+structure", "cnn+structure"]
 NetworkOptimiser = Literal["adam", "sgd"]
 Search = Literal["heat_bath", "annealing", "network", "learned", "combined"]
@@ -83,6 +85,10 @@ class Settings:
         types left out ("flip"), or everything ("system").
     proposal_source : {"network", "heat_bath", "both"}
         Whose probabilities: a proposal network's, those of the one-step heat bath, or the mean of both.
+    temperature_rule : {"acceptance", "residuals", "geometric"}
+        Metropolis: the temperature follows the share of worsening moves accepted (the paper), or the training loss and
+        the residuals' autocorrelation, so that the chain samples the posterior; or it falls geometrically, from a tenth
+        to 1e-5 of the variance of one step's change (of robust energies: from 0.1 to 1e-5).
     rule : {"hastings", "plain"}
         Metropolis: acceptance carries how likely the proposal is there and back, so that the chain samples from the
         Boltzmann distribution; or the paper's plain rule, which does not.
@@ -97,6 +103,12 @@ class Settings:
         SGD with momentum 0.9 is the paper's.
     network_rate : float
         Its learning rate.
+    rate_rule : {"one_cycle", "plateau"}
+        The modules' learning rate rises and falls once, or is the authors': halved where the loss of epochs stops
+        falling.
+    scaled : bool
+        Errors and predicted changes are in units of one step's change. Without, as the authors have it, in the units of
+        the normalised states.
     """
 
     edge_types: int = 2
@@ -130,12 +142,15 @@ class Settings:
     polish_positions: bool = False
     proposal: Proposal = "random"
     proposal_source: ProposalSource = "network"
+    temperature_rule: TemperatureRule = "acceptance"
     rule: Rule = "hastings"
     network: NetworkKind = "none"
     network_hidden: int = 128
     network_dropout: float = 0.0
     network_optimiser: NetworkOptimiser = "adam"
     network_rate: float = 1e-3
+    rate_rule: RateRule = "one_cycle"
+    scaled: bool = True
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -173,7 +188,9 @@ class Settings:
         for name, kind in (
             ("proposal", Proposal),
             ("proposal_source", ProposalSource),
+            ("temperature_rule", TemperatureRule),
             ("rule", Rule),
+            ("rate_rule", RateRule),
             ("network", NetworkKind),
             ("network_optimiser", NetworkOptimiser),
         ):
@@ -236,5 +253,27 @@ PRESETS: dict[str, Settings] = {
         batch=50,
         steps=4000,
         learning_rate=1e-3,
+    ),
+    "fmml": Settings(
+        message=256,
+        edge_hidden=(256, 256),
+        node_hidden=(256, 256, 256),
+        relative=(),
+        bounce="metropolis",
+        robust=False,
+        scaled=False,
+        batch=128,
+        steps=1_564_000,
+        rollout=10,
+        learning_rate=0.01,
+        rate_rule="plateau",
+        clip=1e9,
+        proposal="edge",
+        rule="plain",
+        network="mlp",
+        network_hidden=512,
+        network_dropout=0.5,
+        network_optimiser="sgd",
+        network_rate=1e-3,
     ),
 }

@@ -41,6 +41,9 @@ RUNS = {
     "metropolis, network": dataclasses.replace(
         SMALL, bounce="metropolis", robust=False, network="mlp+structure", network_hidden=5, proposal="node"
     ),
+    "metropolis, the authors'": dataclasses.replace(
+        SMALL, bounce="metropolis", robust=False, scaled=False, rate_rule="plateau", temperature_rule="residuals"
+    ),
     "two node types": dataclasses.replace(SMALL, edge_types=3, node_types=2),
     "undirected, small blocks": dataclasses.replace(SMALL, block=4, undirected=True, node_types=2),
     "many entities": dataclasses.replace(SMALL, batch=1, steps=8, polish_steps=2),

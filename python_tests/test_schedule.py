@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from nri_fast.schedule import AcceptanceTemperature, geometric, linear_floor, one_cycle
+from nri_fast.schedule import AcceptanceTemperature, Plateau, geometric, linear_floor, one_cycle
 
 
 def torch_one_cycle(steps, peak):
@@ -98,3 +98,21 @@ def test_no_proposals_count_as_no_acceptance():
     temperature.update(0, 0)
     assert temperature.rate == 0.0
     assert temperature.temperature == pytest.approx(1.1)
+
+
+def test_the_plateau_rule_is_torchs():
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.01)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimiser, factor=0.5, patience=200, cooldown=1000, threshold=1e-4, min_lr=1e-5
+    )
+    ours = Plateau(0.01)
+    generator = torch.Generator().manual_seed(3)
+    rates = set()
+    for epoch in range(20_000):
+        loss = float(torch.rand((), generator=generator)) + 5.0 * math.exp(-epoch / 300)
+        theirs.step(loss)
+        ours.update(loss)
+        assert ours.rate == pytest.approx(optimiser.param_groups[0]["lr"], rel=1e-12)
+        rates.add(ours.rate)
+    assert min(rates) == 1e-5
+    assert len(rates) > 8

@@ -17,7 +17,8 @@ from nri_fast.system_set import Batch, SystemSet
 
 SCORES_AT_ONCE = 1 << 22  # heat-bath rows held in memory together, a score of each for every block of transitions
 SYSTEMS_AT_ONCE = 1024
-PROPOSALS_PER_EDGE = 12  # of a Metropolis chain
+PROPOSALS_PER_EDGE = 50  # of a Metropolis chain
+FIRST_TEMPERATURE, COOLING = 0.3, 1e-3  # in units of the first structure's energy, and over the whole search
 
 
 @dataclass
@@ -73,7 +74,7 @@ def metropolis_search(
 ) -> Found:
     """A Metropolis chain per system on roll-out energies, from type 0 everywhere, ever colder.
 
-    The temperature falls geometrically, from a tenth of the first structure's energy by a factor of 10,000; then single
+    The temperature falls geometrically, from 0.3 of the first structure's energy by a factor of 1,000; then single
     changes are made as long as one lowers the energy. The probabilities are those of each edge's types given the rest
     of the structure reached, under Gaussian errors whose variance is the structure's own; robust errors give
     ``prod (s^2 + e)^(-D / 2)``.
@@ -137,7 +138,7 @@ class Descent:
         counts = torch.zeros(graph.systems, len(ops.COUNTS), dtype=torch.int64, device=graph.device)
         scaled = self.energy.clone() if self.unit is None else self.energy / self.unit
         for step in range(bounces):
-            temperature = self.energy.new_full((1,), 0.1 * 10.0 ** (-4.0 * step / bounces))
+            temperature = self.energy.new_full((1,), FIRST_TEMPERATURE * COOLING ** (step / bounces))
             draws = ops.Draws(self.seed, step, self.batch.systems)
             edges, nodes = ops.metropolis_propose(
                 graph, draws, library.edge_types, library.node_types, self.edge_types, self.node_types

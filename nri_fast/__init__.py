@@ -31,6 +31,7 @@ __all__ = [
     "score_unseen",
     "set_threads",
     "simulate",
+    "teach",
     "train",
 ]
 
@@ -61,5 +62,6 @@ else:
     from nri_fast.settings import PRESETS, Settings
     from nri_fast.simulate import simulate
     from nri_fast.system_set import SystemSet
+    from nri_fast.teaching import teach
     from nri_fast.trajectory_data import TrajectoryData, hold_out
     from nri_fast.unseen import Unseen, find_unseen, hide, score_unseen

@@ -262,7 +262,7 @@ class Train:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """Arguments by which `infer` and `evaluate` choose their run and their systems."""
+    """Arguments by which commands choose their run and their systems."""
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Folder of a finished run."""
@@ -276,14 +276,6 @@ class Chosen:
     """Only the systems that the run set aside (train --hold-out), in the data and split that it was trained on."""
     device: Device = "auto"
     """Where to compute."""
-    search: Annotated[
-        Search | None, _optional("{heat_bath,annealing,network,learned,combined}", "as the run was trained")
-    ] = None
-    """How graphs are searched. heat_bath: one-step errors, exactly. annealing: the paper's chain of random changes.
-    network: one forward pass of the run's proposal network (train --network), no search. learned: a chain that starts
-    from the network's graph and draws changes from it. combined: the same with the heat bath's probabilities too."""
-    chains: int = 1
-    """With --search learned or combined: chains per system, at different temperatures; the best graph is kept."""
 
     def load(self) -> tuple[Run, TrajectoryData, torch.Tensor]:
         """The run, the systems, and each system's place in its file."""
@@ -315,7 +307,21 @@ class Chosen:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Infer(Chosen):
+class Searched(Chosen):
+    """Arguments by which `infer` and `evaluate` choose their search, too."""
+
+    search: Annotated[
+        Search | None, _optional("{heat_bath,annealing,network,learned,combined}", "as the run was trained")
+    ] = None
+    """How graphs are searched. heat_bath: one-step errors, exactly. annealing: the paper's chain of random changes.
+    network: one forward pass of the run's proposal network (train --network), no search. learned: a chain that starts
+    from the network's graph and draws changes from it. combined: the same with the heat bath's probabilities too."""
+    chains: int = 1
+    """With --search learned or combined: chains per system, at different temperatures; the best graph is kept."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Infer(Searched):
     """Find who acts on whom, and how, in systems never seen. The run's modules stay as they are."""
 
     out: Path
@@ -348,7 +354,7 @@ class Infer(Chosen):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate(Chosen):
+class Evaluate(Searched):
     """Compare inferred graphs with the true ones, if there are any, and open-loop forecasts with the recordings."""
 
     json: bool = False

@@ -85,7 +85,7 @@ def infer(
         that are named by `seed` and the system's place in `data`.
     """
     systems = run.systems(data)
-    found = _find(run, systems, _checked_search(run, systems, search, chains), chains, seed, progress)
+    found = find(run, systems, search, chains, seed, progress)
     graph, count = systems.graph, data.systems
     probability = torch.stack([graph.adjacency(column) for column in found.edge_probabilities.unbind(-1)], -1)
     nodes = found.node_types if run.settings.node_types > 1 else None
@@ -129,7 +129,16 @@ def _checked_search(run: Run, systems: SystemSet, search: Search | None, chains:
     return search
 
 
-def _find(run: Run, systems: SystemSet, search: Search, chains: int, seed: int, progress: bool) -> Found:
+def find(
+    run: Run,
+    systems: SystemSet,
+    search: Search | None = None,
+    chains: int = 1,
+    seed: int = 0,
+    progress: bool = False,
+) -> Found:
+    """What :func:`infer` finds, flat over the systems, which are in the run's units; arguments as there."""
+    search = _checked_search(run, systems, search, chains)
     library, error, rollout = run.library, run.error_measure(), run.settings.rollout
     if search == "annealing":
         return metropolis_search(library, systems, error, rollout, seed, progress)

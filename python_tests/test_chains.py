@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import torch
 from cases import assert_same_bits, make_case
 
 import nri_fast as nf
-from nri_fast import energies, ops, schedule
+from nri_fast import cli, energies, ops, schedule
 from nri_fast.checkpoint import Checkpoints
 from nri_fast.experiments import proposals, runner
 from nri_fast.heat_bath_search import heat_bath_search
@@ -237,7 +238,7 @@ def test_teaching_goes_on_to_the_bit(tmp_path, trained, monkeypatch):
     found = heat_bath_search(run.library, systems, run.error_measure())
     monkeypatch.setattr(teach_module, "CHECKPOINT_SECONDS", -1.0)
     options = {"network": "mlp", "hidden": 8, "steps": 12, "batch": 4}
-    whole = teach_module.teach(run.library, systems, found, **options, checkpoints=Checkpoints(tmp_path / "a"))
+    whole = teach_module.taught_network(run.library, systems, found, **options, checkpoints=Checkpoints(tmp_path / "a"))
     steps = []
 
     def stop(step, total, rate):
@@ -250,12 +251,49 @@ def test_teaching_goes_on_to_the_bit(tmp_path, trained, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(teach_module, "one_cycle", stop)
         with pytest.raises(KeyboardInterrupt):
-            teach_module.teach(run.library, systems, found, **options, checkpoints=interrupted)
+            teach_module.taught_network(run.library, systems, found, **options, checkpoints=interrupted)
     with pytest.raises(FileExistsError, match="holds checkpoints of another training"):
-        teach_module.teach(run.library, systems, found, **options, checkpoints=interrupted)
-    resumed = teach_module.teach(run.library, systems, found, **options, checkpoints=interrupted, resume=True)
+        teach_module.taught_network(run.library, systems, found, **options, checkpoints=interrupted)
+    resumed = teach_module.taught_network(run.library, systems, found, **options, checkpoints=interrupted, resume=True)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     other = {**options, "hidden": 9}
     with pytest.raises(nf.CheckpointError, match="belongs to another training"):
-        teach_module.teach(run.library, systems, found, **other, checkpoints=interrupted, resume=True)
+        teach_module.taught_network(run.library, systems, found, **other, checkpoints=interrupted, resume=True)
+
+
+def test_a_run_is_taught(trained, tmp_path):
+    run, data = trained
+    bare = dataclasses.replace(run, network=None, settings=dataclasses.replace(run.settings, network="none"))
+    options = {"hidden": 8, "steps": 5, "batch": 4, "progress": False}
+    taught = nf.teach(bare, data, **options, out=tmp_path / "fast")
+    assert bare.network is None
+    loaded = nf.Run.load(tmp_path / "fast")
+    assert_same_bits(
+        nf.infer(loaded, data, search="network").probability, nf.infer(taught, data, search="network").probability
+    )
+    assert_same_bits(nf.infer(loaded, data).probability, nf.infer(bare, data).probability)
+    with pytest.raises(FileExistsError, match="not empty; pass another, or resume"):
+        nf.teach(bare, data, **options, out=tmp_path / "fast")
+    nf.teach(bare, data, **options, out=tmp_path / "fast", resume=True)
+    with pytest.raises(ValueError, match=r"network: expected one of mlp, cnn, mlp\+structure, cnn\+structure, got"):
+        nf.teach(bare, data, network="structure")
+
+
+def test_teaching_from_the_command_line(trained, tmp_path, capsys):
+    run, data = trained
+    dataclasses.replace(run, network=None, settings=dataclasses.replace(run.settings, network="none")).save(
+        tmp_path / "run"
+    )
+    nf.save_trajectories(data, tmp_path / "data")
+    paths = [str(tmp_path / "run"), str(tmp_path / "data")]
+    small = ["--hidden", "8", "--steps", "4", "--batch", "4", "--out", str(tmp_path / "fast")]
+    assert cli.main(["teach", *paths, *small]) == 0
+    assert "next: nri-fast evaluate" in capsys.readouterr().out
+    evaluated = ["evaluate", str(tmp_path / "fast"), paths[1], "--split", "train", "--json", "--search"]
+    for search in ("network", "learned"):
+        assert cli.main([*evaluated, search]) == 0
+        assert 0.5 <= json.loads(capsys.readouterr().out)["edge_accuracy"] <= 1.0
+    assert cli.main([*evaluated, "learned", "--chains", "2"]) == 0
+    assert cli.main(["evaluate", *paths, "--split", "train", "--search", "network"]) == 2
+    assert "needs a run with a proposal network" in capsys.readouterr().err

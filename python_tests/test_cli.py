@@ -20,12 +20,14 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 ARGUMENTS = {
     "simulate": "springs charged kuramoto springs3 springs_mass kuramoto_directed --systems --entities --steps --seed "
     "--out --split --noise --noise-share",
-    "train": "DATA --out --preset --split --seed --device --resume --hold-out --steps --batch --edge-types --relative",
-    "infer": "RUN DATA --out --split --held-out adjacency probability energy",
-    "evaluate": "RUN DATA --split --json --held-out",
+    "train": "DATA --out --preset --split --seed --device --resume --hold-out --steps --batch --edge-types --relative "
+    "--network --network-hidden --proposal --proposal-source --rule",
+    "infer": "RUN DATA --out --split --held-out --search --chains adjacency probability energy",
+    "evaluate": "RUN DATA --split --json --held-out --search --chains",
     "experiment": " ".join([*EXPERIMENTS, "--scale", "--out", "--resume", "--seed", "--device"]),
     "demo": "--out",
     "doctor": "--json",
+    "teach": "RUN DATA --out --split --network --hidden --steps --batch --seed --resume",
     "unseen": "RUN DATA --out --hide --hidden --systems --undirected --seed --resume path deviation",
 }
 

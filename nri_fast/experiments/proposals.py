@@ -19,7 +19,7 @@ from nri_fast.metrics import edge_accuracy
 from nri_fast.proposals.chains import Chains
 from nri_fast.proposals.network import ProposalNetwork, predict
 from nri_fast.proposals.proposers import Proposer, RandomProposer, TableProposer
-from nri_fast.proposals.teach import teach
+from nri_fast.proposals.teach import taught_network
 from nri_fast.rollouts import Rollouts
 from nri_fast.run import Run, train
 from nri_fast.search import metropolis_search
@@ -142,7 +142,7 @@ def _taught(
     )
     more = run.systems(simulate("springs", count, entities, seed=seed + 1))
     found = heat_bath_search(run.library, more, run.error_measure(), progress=place.progress)
-    network = teach(
+    network = taught_network(
         run.library,
         more,
         found,

@@ -25,7 +25,7 @@ CHECKPOINT_SECONDS = 30.0
 StateNetwork = Literal["mlp", "cnn", "mlp+structure", "cnn+structure"]
 
 
-def teach(
+def taught_network(
     library: ModuleLibrary,
     systems: SystemSet,
     found: Found,

@@ -50,7 +50,7 @@ def spring_library() -> nf.ModuleLibrary:
 def run() -> nf.Run:
     settings = nf.Settings(relative=())
     unit = Normalisation(NAMES, (-1.0,) * 4, (1.0,) * 4)
-    return nf.Run(spring_library(), unit, settings, 0, {"name": "made", "split": "train"}, 0.003)
+    return nf.Run(spring_library(), spring_library(), unit, settings, 0, {"name": "made", "split": "train"}, 0.003)
 
 
 def recordings(run: nf.Run, systems: int, entities: int = ENTITIES, seed: int = 0) -> nf.TrajectoryData:

@@ -112,7 +112,7 @@ def find_unseen(
     states = run.states(seen)
     parts = None
     if folder is not None:
-        modules = hashlib.sha256(run.library.flat_parameters().detach().cpu().numpy().data).hexdigest()
+        modules = hashlib.sha256(run.forecaster.flat_parameters().detach().cpu().numpy().data).hexdigest()
         facts = {
             "seen": digest_of(seen),
             "modules": modules,
@@ -130,7 +130,7 @@ def find_unseen(
         for ids in torch.arange(len(states), device=run.device).split(SYSTEMS_AT_ONCE):
             part = None if parts is None else parts.read(int(ids[0]))
             if part is None:
-                scene = Scene(run.library, run.error_measure(), states[ids], hidden, ids)
+                scene = Scene(run.forecaster, run.error_measure(), states[ids], hidden, ids)
                 part = _summary(scene, search(scene, seed, mutual))
                 if parts is not None:
                     parts.write(int(ids[0]), part)

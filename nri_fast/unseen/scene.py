@@ -104,7 +104,7 @@ class Scene:
     Attributes
     ----------
     library : ModuleLibrary
-        Fixed modules, of one entity type.
+        Fixed modules, of one entity type: those that forecasts are made with.
     error : ErrorMeasure
         How the heat bath measures one-step errors: as in training.
     states : Tensor

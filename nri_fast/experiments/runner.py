@@ -15,7 +15,7 @@ from nri_fast import __version__
 from nri_fast.checkpoint import CheckpointError, write_atomically
 from nri_fast.experiments import EXPERIMENTS
 from nri_fast.experiments.experiment import Experiment, Figures, Part, Report, Scale, Workplace
-from nri_fast.record import provenance
+from nri_fast.record import commit, provenance
 from nri_fast.report import json_text
 
 PLAN_FILE, TABLE_FILE, FIGURE_FILE, RESULT_FILE = "plan.json", "table.md", "figure.png", "result.json"
@@ -83,6 +83,7 @@ def run_experiment(
     CheckpointError
         A file of the folder is damaged.
     """
+    commit()  # is remembered: later changes of the files do not count
     experiment = load_experiment(name)
     parts = experiment.parts(scale, seed)
     folder = Path(f"nri-fast-{name}") if out is None else out

@@ -76,12 +76,11 @@ class Simulate:
         from tqdm import tqdm
 
         from nri_fast.formats import save_trajectories
-        from nri_fast.simulate import simulate
+        from nri_fast.simulate import data_name, simulate
 
         # Said now, and not after minutes of work.
-        there = (
-            [self.out] if self.out.suffix == ".npz" else self.out.glob(f"*_{self.split}_{self.kind}{self.entities}.*")
-        )
+        name = data_name(self.kind, self.entities)
+        there = [self.out] if self.out.suffix == ".npz" else self.out.glob(f"*_{self.split}_{name}.*")
         for file in there:
             _refuse_existing(file)
         pieces = []

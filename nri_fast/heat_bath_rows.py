@@ -211,13 +211,14 @@ class HeatBathRows:
 
 
 def likelihood_units(problem: ops.HeatBathProblem, scores: Tensor, owner: Tensor, owners: int) -> Tensor:
-    """Scores as minus log-likelihoods of the scored transitions (L of them, D features each).
+    """Scores as minus log-likelihoods of the scored transitions (L of them, D features that count in each).
 
     Robust: every transition has an unknown variance of its own, integrated out, which gives the likelihood
     ``prod (s^2 + e)^(-D / 2)``. Squared: Gaussian errors, their variance the mean error of the best of the rows that
     have the same `owner` ([rows] int64, 0 to `owners` - 1).
     """
-    scaled = scores * (0.5 * problem.library.features * problem.start.shape[1])
+    features = int((problem.error.weight != 0).sum())
+    scaled = scores * (0.5 * features * problem.start.shape[1])
     if problem.error.scale_squared is not None:
         return scaled
     lowest = torch.full((owners,), torch.inf, dtype=scores.dtype, device=scores.device)

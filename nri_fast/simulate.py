@@ -113,7 +113,12 @@ def simulate(
         deviations = [noise_share * s for s in spread(kind, entities, steps)]
         _add_noise(states, deviations, seed, split, first_system)
     types = node_types.cpu() if kind in NODE_TYPES else None
-    return TrajectoryData(states, edges.cpu(), feature_names(kind), f"{kind}{entities}", split, types)
+    return TrajectoryData(states, edges.cpu(), feature_names(kind), data_name(kind, entities), split, types)
+
+
+def data_name(kind: str, entities: int) -> str:
+    """What simulated data are called: ``springs5``, and ``springs3_5`` for five bodies of ``springs3``."""
+    return f"{kind}_{entities}" if kind[-1].isdigit() else f"{kind}{entities}"
 
 
 def feature_names(kind: str) -> tuple[str, ...]:

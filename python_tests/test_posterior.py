@@ -85,9 +85,12 @@ def test_evidence_that_contradicts_itself_convinces_less():
     assert sure(clear, bag) > 0.999
 
 
-def test_marginals_of_three_entities_by_hand(backend):
+@pytest.mark.parametrize("judged", [(), ("vx", "vy", "x")])
+def test_marginals_of_three_entities_by_hand(backend, judged):
     data = nf.simulate("springs", 2, entities=3, steps=20)
-    run = nf.train(data, settings=TINY, progress=False, device=backend)
+    settings = dataclasses.replace(TINY, judged=judged)
+    run = nf.train(data, settings=settings, progress=False, device=backend)
+    features = len(judged) or 4
     found = nf.infer(run, data)
     systems = run.systems(data)
     parts = []
@@ -96,7 +99,7 @@ def test_marginals_of_three_entities_by_hand(backend):
             start = block.repeat(2, 1).to(backend)
             rows = HeatBathRows(run.library, systems.batch([0, 1]), 20, start, run.error_measure())
             scores = rows.scores(run.library.flat_parameters()).double().cpu().view(2, 3, 2, 2)
-            parts.append(scores * (0.5 * 4 * len(block)))  # minus log-likelihoods of the block's transitions
+            parts.append(scores * (0.5 * features * len(block)))  # minus log-likelihoods of the block's transitions
     weights = torch.zeros(2, 3, 2, 2, dtype=torch.float64)
     lengths = [len(block) for block in blocks_of(19)]
     for counts in resamples(len(parts)):

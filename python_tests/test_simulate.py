@@ -311,6 +311,11 @@ def test_noise_is_gaussian_and_belongs_to_the_system():
     assert not np.array_equal(noise[0], noise[1])
 
 
+def test_names_of_data():
+    assert simulate("springs", 1, 10, steps=1).name == "springs10"
+    assert simulate("springs3", 1, 5, steps=1).name == "springs3_5"
+
+
 @pytest.mark.parametrize("kind", ["springs", "kuramoto"])
 def test_noise_as_a_share_of_the_spread(kind):
     clean, noisy = simulate(kind, 100, steps=5, seed=4), simulate(kind, 100, steps=5, seed=4, noise_share=0.01)

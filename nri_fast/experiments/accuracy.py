@@ -75,7 +75,7 @@ def by_lesson(figures: dict[str, Figures]) -> dict[str, list[Figures]]:
     groups: dict[str, list[Figures]] = {}
     for part in figures.values():
         lesson = part["lesson"]
-        groups.setdefault(f"{lesson['kind']}{lesson['entities']}, {lesson['systems']:,}", []).append(part)
+        groups.setdefault(f"{lesson['title']}, {lesson['systems']:,}", []).append(part)
     return groups
 
 

@@ -28,16 +28,16 @@ def parts(scale: Scale, seed: int) -> list[Part]:
 def report(figures: dict[str, Figures]) -> Report:
     """A row and a curve for each family, directed and undirected; the curve pools the seeds."""
     rows, tables = [], {}
-    for kind in dict.fromkeys(part["lesson"]["kind"] for part in figures.values()):
-        runs = [part for part in figures.values() if part["lesson"]["kind"] == kind]
+    for kind in dict.fromkeys(part["lesson"]["title"] for part in figures.values()):
+        runs = [part for part in figures.values() if part["lesson"]["title"] == kind]
         for way in ("directed", "undirected"):
             found = [run[way] for run in runs]
             each = [Reliability.from_dict(run["reliability"]) for run in found]
-            tables[f"{kind}5, {way}"] = pooled = together(each)
+            tables[f"{kind}, {way}"] = pooled = together(each)
             sure = float(np.nansum(pooled.confidence * pooled.count) / pooled.count.sum())
             edges = [run["edge_accuracy"] for run in found]
             errors = text.number([table.error for table in each]), text.number([max(t.error for t in each)])
-            rows.append((f"{kind}5, {way}", str(len(runs)), text.percent(edges), f"{100 * sure:.2f}", *errors))
+            rows.append((f"{kind}, {way}", str(len(runs)), text.percent(edges), f"{100 * sure:.2f}", *errors))
     return Report(
         "Calibration of edge probabilities",
         ("data", "seeds", "edges right (%)", "mean probability of the likeliest type (%)", "calibration error",

@@ -26,7 +26,7 @@ def report(figures: dict[str, Figures]) -> Report:
     groups: dict[tuple[str, int], list[Figures]] = {}
     for part in figures.values():
         lesson = part["lesson"]
-        groups.setdefault((f"{lesson['kind']}{lesson['entities']}", lesson["systems"]), []).append(part)
+        groups.setdefault((lesson["title"], lesson["systems"]), []).append(part)
     rows = []
     series: dict[str, list[tuple[float, float]]] = {}
     for (kind, systems), runs in sorted(groups.items()):

@@ -14,7 +14,7 @@ from nri_fast.experiments.experiment import Figures, Part, Scale, Workplace
 from nri_fast.infer import Inference, evaluate, infer
 from nri_fast.run import Run, train
 from nri_fast.settings import PRESETS, Settings
-from nri_fast.simulate import simulate
+from nri_fast.simulate import data_name, simulate
 from nri_fast.trajectory_data import TrajectoryData
 
 SMALL_STEPS = 3000  # gradient steps at the small scale, at most
@@ -59,9 +59,14 @@ class Lesson:
         return dataclasses.replace(PRESETS[self.preset], **self.changes)
 
     @property
+    def title(self) -> str:
+        """Of its data."""
+        return data_name(self.kind, self.entities)
+
+    @property
     def name(self) -> str:
         """For a part that differs from others in its data set, its size or its seed."""
-        return f"{self.kind}{self.entities}-{self.systems}-seed{self.seed}".replace("_", "-")
+        return f"{self.title}-{self.systems}-seed{self.seed}".replace("_", "-")
 
     def data(self, split: str, systems: int) -> TrajectoryData:
         """Simulated systems."""
@@ -105,7 +110,7 @@ def examined(
     test = lesson.data("test", lesson.tested) if test is None else test
     run, seconds = trained(learn_from, lesson.settings, lesson.seed, place)
     return {
-        "lesson": dataclasses.asdict(lesson),
+        "lesson": {"title": lesson.title, **dataclasses.asdict(lesson)},
         "settings": run.settings.to_dict(),
         "train_seconds": seconds,
         "directed": figures_of(run, test, undirected=False),

@@ -27,7 +27,7 @@ def report(figures: dict[str, Figures]) -> Report:
     groups: dict[tuple[str, float], list[Figures]] = {}
     for part in figures.values():
         lesson = part["lesson"]
-        groups.setdefault((f"{lesson['kind']}{lesson['entities']}", lesson["noise_share"]), []).append(part)
+        groups.setdefault((lesson["title"], lesson["noise_share"]), []).append(part)
     rows = []
     series: dict[str, list[tuple[float, float]]] = {}
     for (kind, share), runs in sorted(groups.items()):

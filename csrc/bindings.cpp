@@ -132,7 +132,7 @@ void forecast(const Place& place, bool float64, const Layout& layout, Address pa
 void heat_bath(const Place& place, bool float64, const Layout& layout, Address parameters, const nri::GraphView& graph,
                const Trajectories& trajectories, const ErrorMeasure& error, bool conditionals, int64_t transitions,
                Address start, Address node_types, Address edge_types, Address row_offset, Address stride,
-               Address cotangent, Address output) {
+               Address held_weight, Address cotangent, Address output) {
   in_precision(float64, [&](auto scalar) {
     using T = decltype(scalar);
     const nri::HeatBathProblem<T> problem{layout.with<T>(parameters),
@@ -145,7 +145,8 @@ void heat_bath(const Place& place, bool float64, const Layout& layout, Address p
                                           at<const uint8_t>(node_types),
                                           at<const uint8_t>(edge_types),
                                           at<const int64_t>(row_offset),
-                                          at<const int64_t>(stride)};
+                                          at<const int64_t>(stride),
+                                          at<const float>(held_weight)};
     if (cotangent) {
       NRI_ON(place, heat_bath_gradient(problem, at<const T>(cotangent), at<T>(output), place.execution));
     } else {
@@ -293,7 +294,7 @@ PYBIND11_MODULE(_core, m) {
         arg("initial"), arg("horizon"), arg("edge_types"), arg("node_types"), arg("states"));
   m.def("heat_bath", &heat_bath, arg("place"), arg("float64"), arg("layout"), arg("parameters"), arg("graph"),
         arg("trajectories"), arg("error"), arg("conditionals"), arg("transitions"), arg("start"), arg("node_types"),
-        arg("edge_types"), arg("row_offset"), arg("stride"), arg("cotangent"), arg("output"));
+        arg("edge_types"), arg("row_offset"), arg("stride"), arg("held_weight"), arg("cotangent"), arg("output"));
   m.def("metropolis_propose", &metropolis_propose, arg("place"), arg("graph"), arg("seed"), arg("step"),
         arg("system_ids"), arg("edge_type_count"), arg("node_type_count"), arg("edge_types"), arg("node_types"),
         arg("proposed_edge_types"), arg("proposed_node_types"));

@@ -109,6 +109,7 @@ def heat_bath(
     edge_types: int,
     row_offset: int,
     stride: int,
+    held_weight: int,
     cotangent: int,
     output: int,
 ) -> None:

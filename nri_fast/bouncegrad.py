@@ -264,9 +264,9 @@ class BounceGrad:
                 self.residual_temperature.update(float(result.loss), residual_autocorrelation(rollouts, *types))
             return result
         start = self._draw_transitions(systems, batch)
-        current = self.structures.edge_types[batch.edges]
         free = self._draw_free_edges(batch)
-        rows = HeatBathRows(self.library, batch, systems.steps, start, error, free, current)
+        held = None if free is None else self.structures.beliefs[batch.edges]
+        rows = HeatBathRows(self.library, batch, systems.steps, start, error, free, held)
         done = self._step / s.steps
         factor = linear_floor(done, s.first_temperature, s.last_temperature, s.temperature_share)
         drawn, sample = self._draws(batch, self._step), s.bounce == "sampled"
@@ -321,7 +321,7 @@ class BounceGrad:
             found = heat_bath_search(
                 self.library, systems, self.error_measure(), temperature=0.0, seed=self.seed, coupling=self.coupling
             )
-            self.structures = Structures(found.edge_types, found.node_types)
+            self.structures = Structures.settled(found.edge_types, found.node_types, self.library.edge_types)
 
     def error_measure(self) -> ops.ErrorMeasure:
         """The error by which structures are judged at the current step."""
@@ -390,7 +390,7 @@ class BounceGrad:
         edge_types = generator.integers(self.library.edge_types, size=graph.edges, dtype=np.uint8)
         node_types = generator.integers(self.library.node_types, size=graph.nodes, dtype=np.uint8)
         edges, nodes = torch.from_numpy(edge_types).to(graph.device), torch.from_numpy(node_types).to(graph.device)
-        return Structures(self.coupling.applied(graph, edges), nodes)
+        return Structures.undecided(self.coupling.applied(graph, edges), nodes, self.library.edge_types)
 
     # State ----------------------------------------------------------------------------------------------------------
 
@@ -451,6 +451,7 @@ class BounceGrad:
             tensors |= {f"optimiser.{i}.{name}": torch.as_tensor(value) for name, value in slot.items()}
         tensors["structures.edge_types"] = self.structures.edge_types
         tensors["structures.node_types"] = self.structures.node_types
+        tensors["structures.beliefs"] = self.structures.beliefs
         facts = self._facts(systems) | {
             "acceptance": vars(self.acceptance),
             "residual_temperature": vars(self.residual_temperature),
@@ -489,7 +490,7 @@ class BounceGrad:
         groups = self._optimiser.state_dict()["param_groups"]
         self._optimiser.load_state_dict({"state": state, "param_groups": groups})
         self.structures = Structures(
-            tensors["structures.edge_types"].to(device), tensors["structures.node_types"].to(device)
+            *(tensors[f"structures.{name}"].to(device) for name in ("edge_types", "node_types", "beliefs"))
         )
         self.acceptance = AcceptanceTemperature(**facts["acceptance"])
         self.residual_temperature = ResidualTemperature(**facts["residual_temperature"])

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nri_fast import ops
 from nri_fast.couplings import Coupling
+from nri_fast.graph import MegaGraph
 from nri_fast.heat_bath_rows import HeatBathRows
 from nri_fast.proposals.proposers import Proposer, RandomProposer
 from nri_fast.rollouts import Rollouts
@@ -43,17 +44,35 @@ class BounceResult:
 
 @dataclass
 class Structures:
-    """Types of every edge and entity of the data set, flat uint8."""
+    """What is known of the structure of every system of the data set.
+
+    Attributes
+    ----------
+    edge_types, node_types : Tensor
+        [E], [V] uint8 types.
+    beliefs : Tensor
+        [E, K] float32: how much each type of an edge weighs, where a heat bath does not free it.
+    """
 
     edge_types: Tensor
     node_types: Tensor
+    beliefs: Tensor
 
     @classmethod
-    def zeros(cls, edges: int, nodes: int, device: torch.device) -> Structures:
-        """All of type 0."""
-        return cls(
-            torch.zeros(edges, dtype=torch.uint8, device=device), torch.zeros(nodes, dtype=torch.uint8, device=device)
-        )
+    def zeros(cls, graph: MegaGraph, types: int) -> Structures:
+        """Type 0 everywhere, and nothing believed."""
+        edge_types = torch.zeros(graph.edges, dtype=torch.uint8, device=graph.device)
+        return cls.undecided(edge_types, edge_types.new_zeros(graph.nodes), types)
+
+    @classmethod
+    def undecided(cls, edge_types: Tensor, node_types: Tensor, types: int) -> Structures:
+        """Types to start from, and beliefs that favour none."""
+        return cls(edge_types, node_types, torch.full((len(edge_types), types), 1.0 / types, device=edge_types.device))
+
+    @classmethod
+    def settled(cls, edge_types: Tensor, node_types: Tensor, types: int) -> Structures:
+        """Types that are believed in."""
+        return cls(edge_types, node_types, torch.nn.functional.one_hot(edge_types.long(), types).float())
 
 
 def heat_bath_bounce(
@@ -68,8 +87,8 @@ def heat_bath_bounce(
 ) -> BounceResult:
     """Scores every assignment of the free edges, weighs them, and draws one of them for every receiver.
 
-    The gradient is that of the weighted mean score; of the drawn assignment's score with `sample`. What is drawn is
-    what later bounces hold, where they free some of the edges only.
+    The gradient is that of the weighted mean score; of the drawn assignment's score with `sample`. The weights'
+    marginals are what later bounces hold edges at, where they free some only.
     """
     scores = rows.scores(parameters)
     weighed = coupling.scores(rows.graph, scores)
@@ -80,6 +99,7 @@ def heat_bath_bounce(
     structures.edge_types[batch.edges], structures.node_types[batch.nodes] = edge_types, node_types
     if sample:
         weights = rows.indicator(edge_types, node_types)
+    structures.beliefs[batch.edges] = coupling.agreed(batch.graph, rows.edge_probabilities(weights)).float()
     weights = weights / batch.graph.nodes
     loss = torch.where(weights > 0, weights * scores, torch.zeros_like(scores)).sum()
     if float(weights.sum()) < 0.999:  # somewhere no alternative has a finite score: the modules have diverged

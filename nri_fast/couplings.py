@@ -10,7 +10,7 @@ from torch import Tensor
 from nri_fast import ops
 from nri_fast.graph import MegaGraph
 from nri_fast.heat_bath_rows import HeatBathRows
-from nri_fast.undirected import undirected_responsibilities
+from nri_fast.undirected import agree, undirected_responsibilities
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,10 @@ class Coupling:
         if not self.undirected:
             return scores
         return scores + torch.where((graph.reverse >= 0)[:, None], scores[graph.reverse.clamp(min=0)], 0.0)
+
+    def agreed(self, graph: MegaGraph, probabilities: Tensor) -> Tensor:
+        """[E, K] probabilities that obey the coupling."""
+        return agree(graph, probabilities) if self.undirected else probabilities
 
     def draw(
         self, rows: HeatBathRows, weights: Tensor, draws: ops.Draws, edge_types: Tensor, node_types: Tensor

@@ -315,25 +315,28 @@ def heat_bath_scores(
     scale_squared: float | None = None,
     weight: Tensor | None = None,
     free: Tensor | None = None,
+    held_weight: Tensor | None = None,
 ) -> Tensor:
     """One-step energies of all the structures that a heat-bath move chooses from, messages shared between them.
 
     With R = 1 the energy is a mean over receivers of terms that depend only on the types of a receiver's incoming
     edges. Without ``edge_types``, every assignment of each receiver's incoming edges is scored (blocks); with them,
-    every type of each edge given the others' (conditionals), for receivers with too many assignments; with ``free``
-    too, every assignment of the edges that it marks, the others held at ``edge_types``. Differentiable in the library's
-    parameters.
+    every type of each edge given the others' (conditionals), for receivers with too many assignments; with ``free``,
+    every assignment of the edges that it marks, while the others send the mean of their messages under all types,
+    weighted by ``held_weight``: mean field. Differentiable in the library's parameters.
 
     Parameters
     ----------
     library, graph, trajectories, node_types, error, scale_squared, weight
         As for :func:`rollout_energy`.
     edge_types : Tensor, optional
-        Current types, for conditionals and for edges that are held.
+        Current types, for conditionals.
     transitions : Tensor, optional
         [systems, L] int64: the steps that the scored transitions start from, 0 to steps - 2. All if not given.
     free : Tensor, optional
         bool, an adjacency [systems, N, N] or flat [edges]: the edges whose types vary.
+    held_weight : Tensor, optional
+        [edges, K] float32, at least 0: how much each type counts in the message of an edge that is not free.
 
     Returns
     -------
@@ -355,16 +358,20 @@ def heat_bath_scores(
     measure = error_measure(library, error, scale_squared, weight)
     nodes = flat_node_types(library, graph, node_types)
     current = None
-    if free is not None:
+    if (free is None) != (held_weight is None) or (free is not None and edge_types is not None):
+        raise ValueError("free, held_weight: expected both or neither, and no edge_types beside them")
+    if free is not None and held_weight is not None:
         free = _flat_free(graph, free)
-        if edge_types is None:
-            raise ValueError("free: expected together with edge_types, which say what the other edges are held at")
+        check_tensor("held_weight", held_weight, (graph.edges, library.edge_types), torch.float32, graph.device)
+        if not bool(((held_weight >= 0) & torch.isfinite(held_weight)).all()):
+            raise ValueError("held_weight: expected finite numbers, at least 0")
+        held_weight = held_weight.contiguous().clone()
     if edge_types is not None:
         types, several = flat_edge_types(library, graph, edge_types)
         if several:
             raise ValueError(f"edge_types: expected one structure, got shape {[*edge_types.shape]}")
         current = types[0]
-    blocks = current is None or free is not None
+    blocks = current is None
     if blocks and (assignments := largest_block(graph, library.edge_types, free)) > LARGEST_BLOCK:
         raise ValueError(
             f"graph: an entity's incoming edges have {assignments} assignments, expected at most {LARGEST_BLOCK}; "
@@ -383,7 +390,9 @@ def heat_bath_scores(
         start = transitions.contiguous().clone()
     layout = ops.RowLayout
     rows = layout.blocks(graph, library.edge_types, free) if blocks else layout.conditionals(graph, library.edge_types)
-    problem = ops.HeatBathProblem(library, graph, states.detach(), steps, start, rows, measure, nodes, current)
+    problem = ops.HeatBathProblem(
+        library, graph, states.detach(), steps, start, rows, measure, nodes, current, held_weight
+    )
     scores: Tensor = HeatBathScores.apply(library.flat_parameters(), problem)
     if graph.entities is None or free is not None:
         return scores

@@ -60,8 +60,9 @@ class HeatBathRows:
         How errors are measured.
     free : Tensor, optional
         [batch edges] bool: the edges whose types vary. All if not given.
-    edge_types : Tensor, optional
-        [batch edges] uint8: types of the edges that do not vary. Needed with `free`.
+    held_weight : Tensor, optional
+        [batch edges, K] float32: how much each type counts in the message of an edge that does not vary. Needed with
+        `free`.
     """
 
     def __init__(
@@ -72,13 +73,15 @@ class HeatBathRows:
         start: Tensor,
         error: ops.ErrorMeasure,
         free: Tensor | None = None,
-        edge_types: Tensor | None = None,
+        held_weight: Tensor | None = None,
     ) -> None:
         graph = batch.graph
         self.edge_types, self.node_types, self.graph = library.edge_types, library.node_types, graph
-        self._free, self._held_types = free, edge_types
+        self._free, self._held_weight = free, held_weight
         self.layout = ops.RowLayout.blocks(graph, library.edge_types, free)
-        problem = ops.HeatBathProblem(library, graph, batch.states, steps, start, self.layout, error, None, edge_types)
+        problem = ops.HeatBathProblem(
+            library, graph, batch.states, steps, start, self.layout, error, None, None, held_weight
+        )
         self._problems = [problem]
         if library.node_types > 1:
             types = [
@@ -190,10 +193,10 @@ class HeatBathRows:
         return weights
 
     def edge_probabilities(self, weights: Tensor) -> Tensor:
-        """[E, K] marginal probability of each edge's types; a held edge has its type for certain."""
+        """[E, K] marginal probability of each edge's types; a held edge has its weights."""
         marginal = torch.zeros(self.graph.edges, self.edge_types, dtype=torch.float64, device=self.graph.device)
-        if self._held_types is not None:
-            marginal.scatter_(1, self._held_types.long()[:, None], 1.0)
+        if self._held_weight is not None:
+            marginal.copy_(self._held_weight)
         for group in self.groups:
             weight = weights.double()[group.rows]
             marginal[group.edges] = weight[:, group.rows_of_type].sum(-1)

@@ -17,7 +17,6 @@ from nri_fast.modules import ModuleLibrary
 from nri_fast.posterior import bagged, blocks_of
 from nri_fast.search import Found, batches
 from nri_fast.system_set import Batch, SystemSet
-from nri_fast.undirected import agree
 
 SWEEPS = 10  # how often every edge is redrawn, where an entity has too many to weigh their types jointly
 ANNEALING_BLOCK = 16  # assignments weighed jointly meanwhile
@@ -89,21 +88,18 @@ class _Search:
         if largest_block(batch.graph, self.library.edge_types) <= LARGEST_BLOCK:
             rows, weights = self._weights(batch)
             edges = rows.edge_probabilities(weights)
-            return (
-                agree(batch.graph, edges) if self.coupling.undirected else edges,
-                rows.node_probabilities(weights),
-            )
+            return self.coupling.agreed(batch.graph, edges), rows.node_probabilities(weights)
         return self._conditionals(batch, *self._annealed(batch))
 
     def _rows(
         self,
         batch: Batch,
         free: Tensor | None = None,
-        edge_types: Tensor | None = None,
+        held_weight: Tensor | None = None,
         transitions: Tensor | None = None,
     ) -> HeatBathRows:
         start = self._start(batch, transitions)
-        return HeatBathRows(self.library, batch, self.systems.steps, start, self.error, free, edge_types)
+        return HeatBathRows(self.library, batch, self.systems.steps, start, self.error, free, held_weight)
 
     def _start(self, batch: Batch, transitions: Tensor | None) -> Tensor:
         """[B, L] first steps of some transitions, all if not given, the same for every system."""
@@ -112,10 +108,10 @@ class _Search:
         return transitions.to(batch.states.device).repeat(len(batch.systems), 1)
 
     def _weights(
-        self, batch: Batch, free: Tensor | None = None, edge_types: Tensor | None = None
+        self, batch: Batch, free: Tensor | None = None, held_weight: Tensor | None = None
     ) -> tuple[HeatBathRows, Tensor]:
         """Rows and how much they weigh: at the temperature given, or in the bagged posterior."""
-        rows = self._rows(batch, free, edge_types)
+        rows = self._rows(batch, free, held_weight)
         if self.temperature is not None:
             scores = self.coupling.scores(rows.graph, rows.scores(self.parameters))
             return rows, self.coupling.weights(rows, scores, self.temperature)
@@ -125,7 +121,7 @@ class _Search:
             return self.coupling.weights(rows, scores, 1.0 / self._recordings)
 
         blocks = blocks_of(self.systems.steps - 1)
-        parts = [self._rows(batch, free, edge_types, block).scores(self.parameters) for block in blocks]
+        parts = [self._rows(batch, free, held_weight, block).scores(self.parameters) for block in blocks]
         return rows, bagged(parts, [len(block) for block in blocks], weigh)
 
     @property
@@ -134,23 +130,23 @@ class _Search:
         return len(self.systems) if self.coupling.shared else 1
 
     def _annealed(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """[E], [V] types: a few edges of every receiver redrawn at a time, ever colder, in the end greedily.
+        """[E], [V] types: mean field, a few edges of every receiver freed at a time, ever colder; then descent.
 
         Temperatures are in likelihood units, so that no system's depends on another's.
         """
         graph, types = batch.graph, self.library.edge_types
-        edges = torch.zeros(graph.edges, dtype=torch.uint8, device=graph.device)
-        nodes = torch.zeros(graph.nodes, dtype=torch.uint8, device=graph.device)
+        beliefs = torch.full((graph.edges, types), 1.0 / types, device=graph.device)
         most = edges_in_block(types, ANNEALING_BLOCK)
         bounces = SWEEPS * math.ceil(int(graph.in_offset.diff().max()) / most)
         for step in range(bounces):
-            done = step / bounces
-            temperature = 0.0 if done > 0.8 else 100.0 * 10.0 ** (-3.0 * done)
+            temperature = 100.0 * 10.0 ** (-3.0 * step / bounces)
             generator = np.random.Generator(np.random.Philox(key=np.array([self.seed, step], dtype=np.uint64)))
-            rows = self._rows(batch, random_free_edges(graph, most, generator, self.coupling.undirected), edges)
-            scores = self.coupling.scores(rows.graph, rows.in_likelihood_units(rows.scores(self.parameters)))
+            rows = self._rows(batch, random_free_edges(graph, most, generator, self.coupling.undirected), beliefs)
+            scores = self.coupling.scores(graph, rows.in_likelihood_units(rows.scores(self.parameters)))
             weights = self.coupling.weights(rows, scores, temperature)
-            self.coupling.draw(rows, weights, ops.Draws(self.seed, step, batch.systems), edges, nodes)
+            beliefs = self.coupling.agreed(graph, rows.edge_probabilities(weights)).float()
+        nodes = rows.node_probabilities(weights).argmax(-1).byte()
+        edges = self.coupling.applied(graph, beliefs.argmax(-1).byte())
         self._descend(batch, edges, nodes)
         return edges, nodes
 
@@ -184,7 +180,8 @@ class _Search:
         """Probabilities of each edge's and entity's types, all others staying as they are."""
         graph, types = batch.graph, self.library.edge_types
         nobody = torch.zeros(graph.edges, dtype=torch.bool, device=graph.device)
-        rows, weights = self._weights(batch, nobody, edge_types)
+        held = torch.nn.functional.one_hot(edge_types.long(), types).float()
+        rows, weights = self._weights(batch, nobody, held)
         nodes = rows.node_probabilities(weights)
         offset = torch.arange(graph.edges + 1, device=graph.device) * types
         problem = self._pair_problem(batch, edge_types, node_types)

@@ -257,8 +257,8 @@ def _offsets(sizes: Tensor) -> Tensor:
 class HeatBathProblem:
     """Arguments that heat-bath scores and their gradient share. See ``csrc/ops/heat_bath.h``.
 
-    ``start`` is [systems, transitions] int64; ``edge_types`` [edges], the current types, may be None for blocks that
-    hold no edge.
+    ``start`` is [systems, transitions] int64. Conditionals need ``edge_types`` [edges]; blocks that hold edges need
+    ``held_weight`` [edges, K] float32, how much each type counts in a held edge's message.
     """
 
     library: ModuleLibrary
@@ -270,6 +270,7 @@ class HeatBathProblem:
     error: ErrorMeasure
     node_types: Tensor | None = None
     edge_types: Tensor | None = None
+    held_weight: Tensor | None = None
 
     def _call(self, parameters: Tensor, cotangent: Tensor | None, output: Tensor) -> Tensor:
         _core.heat_bath(
@@ -287,6 +288,7 @@ class HeatBathProblem:
             _address(self.edge_types),
             _address(self.rows.offset),
             _address(self.rows.stride),
+            _address(self.held_weight),
             _address(cotangent),
             _address(output),
         )

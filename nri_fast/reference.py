@@ -17,12 +17,17 @@ from nri_fast.modules import ModuleLibrary
 def message_passing_step(
     library: ModuleLibrary, edges: list[tuple[int, int]], edge_types: Tensor, node_types: Tensor, state: Tensor
 ) -> Tensor:
-    """[N, D] -> [N, D]: one step of one system, ``edges`` being (sender, receiver) pairs."""
+    """[N, D] -> [N, D]: one step of one system, ``edges`` being (sender, receiver) pairs.
+
+    ``edge_types`` are [E] types, or [E, K] weights of each type in an edge's message.
+    """
     entities = state.shape[0]
     sums = [state.new_zeros(library.message) for _ in range(entities)]
-    for (i, j), k in zip(edges, edge_types.tolist(), strict=True):
-        if not (library.silent and k == 0):
-            sums[j] = sums[j] + library.edge_module(k)(torch.cat([state[i], state[j]]))
+    weights = torch.nn.functional.one_hot(edge_types.long(), library.edge_types) if edge_types.ndim == 1 else edge_types
+    for (i, j), weight in zip(edges, weights.tolist(), strict=True):
+        for k in range(int(library.silent), library.edge_types):
+            if weight[k] != 0:
+                sums[j] = sums[j] + weight[k] * library.edge_module(k)(torch.cat([state[i], state[j]]))
     changes = [library.node_module(int(node_types[j]))(torch.cat([sums[j], state[j]])) for j in range(entities)]
     return state + torch.stack(changes)
 
@@ -111,25 +116,27 @@ def heat_bath_scores(
     scale_squared: float | None = None,
     weight: Tensor | None = None,
     free: Tensor | None = None,
+    held_weight: Tensor | None = None,
 ) -> Tensor:
     """Flat scores, each from a whole one-step evaluation of a system under a structure that contains the row."""
     scores = []
     current = torch.zeros(graph.edges, dtype=torch.int64) if edge_types is None else edge_types.long()
     for b, (edges, types, nodes) in enumerate(systems_of(graph, current, node_types)):
-        states = trajectories[b]
+        states, first = trajectories[b], int(graph.in_offset[graph.node_offset[b]])
         for receiver in range(states.shape[1]):
             incoming = [e for e, (_, j) in enumerate(edges) if j == receiver]
-            if edge_types is None or free is not None:
-                first = int(graph.in_offset[graph.node_offset[b]])
+            if edge_types is None:
                 varying = [e for e in incoming if free is None or free[first + e]]
                 rows = list(itertools.product(range(library.edge_types), repeat=len(varying)))
                 changes = [dict(zip(varying, row, strict=True)) for row in rows]
             else:
                 changes = [{e: k} for e in incoming for k in range(library.edge_types)]
             for change in changes:
-                wired = types.clone()
+                wired = torch.nn.functional.one_hot(types, library.edge_types).double()
+                if held_weight is not None:
+                    wired = held_weight[first : first + len(edges)].double().clone()
                 for e, k in change.items():
-                    wired[e] = k
+                    wired[e] = torch.nn.functional.one_hot(torch.tensor(k), library.edge_types)
                 errors = []
                 for t in transitions[b].tolist():
                     predicted = message_passing_step(library, edges, wired, nodes, states[t])[receiver]

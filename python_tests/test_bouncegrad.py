@@ -65,7 +65,7 @@ def test_soft_gradient_is_that_of_the_weighted_scores(library, systems, scale_sq
     ids, start = [2, 0], torch.randint(STEPS - 1, (2, 3))
     batch = systems.batch(ids)
     rows = rows_of(library, batch, start, scale_squared=scale_squared)
-    structures = Structures.zeros(systems.graph.edges, systems.graph.nodes, systems.graph.device)
+    structures = Structures.zeros(systems.graph, library.edge_types)
     draws = ops.Draws(0, 0, batch.systems)
     parameters = library.flat_parameters().detach()
     got = heat_bath_bounce(parameters, batch, structures, rows, Coupling(), draws, 0.3, sample=False)
@@ -84,7 +84,7 @@ def test_soft_gradient_is_that_of_the_weighted_scores(library, systems, scale_sq
 def test_sampled_gradient_is_that_of_the_assignment_drawn(library, systems):
     ids, start = [1, 2], torch.randint(STEPS - 1, (2, 3))
     batch = systems.batch(ids)
-    structures = Structures.zeros(systems.graph.edges, systems.graph.nodes, systems.graph.device)
+    structures = Structures.zeros(systems.graph, library.edge_types)
     untouched = structures.edge_types.view(SYSTEMS, -1)[0].clone()
     parameters = library.flat_parameters().detach()
     rows = rows_of(library, batch, start)
@@ -173,7 +173,7 @@ def energies_of(library, systems, structures):
 @pytest.mark.parametrize("node_types", [1, 2])
 def test_cold_chains_never_go_up(systems, node_types):
     library = nf.ModuleLibrary(D, 3, node_types, 4, (5,), (6,)).double()
-    structures = Structures.zeros(systems.graph.edges, systems.graph.nodes, systems.graph.device)
+    structures = Structures.zeros(systems.graph, library.edge_types)
     before = energies_of(library, systems, structures)
     fell = False
     for step in range(20):
@@ -190,14 +190,14 @@ def test_cold_chains_never_go_up(systems, node_types):
 
 
 def test_hot_chains_go_up_too(library, systems):
-    structures = Structures.zeros(systems.graph.edges, systems.graph.nodes, systems.graph.device)
+    structures = Structures.zeros(systems.graph, library.edge_types)
     result = bounce_metropolis(library, systems, structures, 1e9)
     assert int(result.counts[:, 2].sum()) > 20
     assert torch.equal(result.counts[:, 0], result.counts[:, 1])  # at this temperature everything is accepted
 
 
 def test_metropolis_gradient_is_that_of_the_structures_kept(library, systems):
-    structures = Structures.zeros(systems.graph.edges, systems.graph.nodes, systems.graph.device)
+    structures = Structures.zeros(systems.graph, library.edge_types)
     result = bounce_metropolis(library, systems, structures, 0.01)
     trajectories = list(systems.states.view(SYSTEMS, STEPS, N, D))
     weight = 1.0 / library.change_scale**2
@@ -383,7 +383,7 @@ def test_systems_that_overflow_do_not_stop_the_others_in_a_chain(systems):
     states = systems.states.clone().view(SYSTEMS, STEPS, N, D)
     states[1] = 1e200
     spoiled = nf.SystemSet.complete(states)
-    structures = Structures.zeros(spoiled.graph.edges, spoiled.graph.nodes, spoiled.graph.device)
+    structures = Structures.zeros(spoiled.graph, library.edge_types)
     result = bounce_metropolis(library, spoiled, structures, 0.0)
     assert bool(torch.isfinite(result.gradient).all())
     assert bool(torch.isfinite(result.loss))

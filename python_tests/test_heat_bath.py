@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -28,27 +29,32 @@ class Expected:
     gradients: list[Tensor]  # in the parameters
 
 
-def choices(case: Case, rows: str) -> tuple[Tensor | None, Tensor | None]:
-    """The current types and the free edges that `rows` asks for; about half of the edges are held."""
+def choices(case: Case, rows: str) -> dict[str, Tensor]:
+    """What `rows` asks for; about half of the edges are held, some of their types without any weight."""
+    graph = case.graph
+    if rows == "conditionals":
+        return {"edge_types": case.edge_types}
     if rows == "blocks":
-        return None, None
-    places = torch.arange(case.graph.edges, device=case.graph.device)
-    return case.edge_types, places % 5 % 2 == 0 if rows == "held" else None
+        return {}
+    places = torch.arange(graph.edges * case.library.edge_types, device=graph.device)
+    weight = (places % 7 / 8).view(graph.edges, case.library.edge_types).float()
+    return {"free": torch.arange(graph.edges, device=graph.device) % 5 % 2 == 0, "held_weight": weight}
 
 
 @cache
 def oracle(shape: str, rows: str) -> Expected | None:
     """None where there is nothing to score."""
     case = shaped_case(shape)
-    current, free = choices(case, rows)
+    chosen = choices(case, rows)
     if rows == "conditionals" and case.graph.edges == 0:
         return None
     transitions = torch.randint(7, (case.graph.systems, 3))
     weight = torch.rand(case.library.features).double()
+    current = chosen.pop("edge_types", None)
     arguments = (case.library, case.graph, case.trajectories, transitions, current, case.node_types)
     with torch.no_grad():
-        squared = reference.heat_bath_scores(*arguments, free=free)
-    robust = reference.heat_bath_scores(*arguments, 0.1, weight, free)
+        squared = reference.heat_bath_scores(*arguments, **chosen)
+    robust = reference.heat_bath_scores(*arguments, 0.1, weight, **chosen)
     cotangent = torch.randn_like(robust) * (torch.rand_like(robust) < 0.5)
     parameters = list(case.library.parameters())
     gradients = torch.autograd.grad(robust, parameters, cotangent, allow_unused=True)
@@ -56,10 +62,11 @@ def oracle(shape: str, rows: str) -> Expected | None:
     return Expected(transitions, squared, robust.detach(), weight, cotangent, filled)
 
 
-def scores_of(case: Case, rows: str, transitions: Tensor, *error: object) -> Tensor:
-    current, free = choices(case, rows)
-    arguments = (case.library, case.graph, case.trajectories, current, case.node_types)
-    return heat_bath_scores(*arguments, transitions.to(case.graph.device), *error, free=free).flatten()  # type: ignore[arg-type]
+def scores_of(case: Case, rows: str, transitions: Tensor, *error: Any) -> Tensor:
+    kind = dict(zip(("error", "scale_squared", "weight"), error, strict=False)) | choices(case, rows)
+    start = transitions.to(case.graph.device)
+    arguments = (case.library, case.graph, case.trajectories)
+    return heat_bath_scores(*arguments, node_types=case.node_types, transitions=start, **kind).flatten()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

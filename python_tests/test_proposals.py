@@ -311,7 +311,7 @@ def chain_against_enumeration(rollouts, energy, proposer, steps, hastings=True):
     """Largest departure of the chains' last states from the Boltzmann distribution, in standard deviations."""
     graph = rollouts.batch.graph
     temperature = float(np.std(energy))
-    structures = Structures.zeros(graph.edges, graph.nodes, graph.device)
+    structures = Structures.zeros(graph, rollouts.library.edge_types)
     draws = [ops.Draws(3, step, rollouts.batch.systems) for step in range(steps)]
     warm = rollouts.parameters.new_full((1,), temperature)
     metropolis_bounce(rollouts, structures, draws, warm, proposer, hastings)
@@ -326,7 +326,7 @@ def chain_against_enumeration(rollouts, energy, proposer, steps, hastings=True):
 def test_roll_out_energies_with_heat_bath_proposals_are_sampled():
     rollouts, energy = boltzmann_case(torch.device("cpu"), 1500)
     graph = rollouts.batch.graph
-    types = Structures.zeros(graph.edges, graph.nodes, graph.device)
+    types = Structures.zeros(graph, rollouts.library.edge_types)
     table = heat_bath_table(
         rollouts.library, rollouts.parameters, rollouts.batch, STEPS, rollouts.error, types.edge_types, types.node_types
     )

@@ -91,7 +91,7 @@ class RowBlock {
   Waiting waiting_[kNodeRows];
 };
 
-// Which (type, edge) pairs the rows read: [K, edges of the group]. An edge that is held is read under its type alone.
+// Which (type, edge) pairs the rows read: [K, edges of the group].
 template <typename T>
 const uint8_t* pairs_read(Arena& arena, const HeatBathProblem<T>& problem, const ReceiverGroup& group,
                           const std::vector<Assignments>& assignments) {
@@ -100,8 +100,8 @@ const uint8_t* pairs_read(Arena& arena, const HeatBathProblem<T>& problem, const
   std::fill_n(read, types * edges, uint8_t{0});
   for (int64_t j = 0; j < group.receivers(); ++j) {
     const int64_t first_edge = problem.graph.in_offset[group.first_node + j] - group.first_edge;
-    const std::vector<int64_t>& held = assignments[j].types();
-    for (size_t i = 0; i < held.size(); ++i) read[held[i] * edges + first_edge + static_cast<int64_t>(i)] = 1;
+    for_held_types(problem, group, assignments[j].types(), first_edge,
+                   [&](int64_t k, int64_t e, T) { read[k * edges + e] = 1; });
     for (const int64_t i : assignments[j].free()) {
       for (int64_t k = 0; k < types; ++k) read[k * edges + first_edge + i] = 1;
     }
@@ -139,6 +139,7 @@ void score_group(const HeatBathProblem<T>& problem, const SplitLibrary<T>& libra
         module.own.apply(state, 1, sums[j].own(), false);
         const int64_t row = problem.row_offset[v] - first_row;
         const int64_t first_edge = problem.graph.in_offset[v] - group.first_edge;
+        table.add_held(assignments[j].types(), first_edge, t, sums[j].own());
         if (assignments[j].rows() > 0) assignments[j].go(0);
         for (int64_t a = 0; a < assignments[j].rows(); ++a) {
           const int64_t changed = a == 0 ? 0 : assignments[j].advance();

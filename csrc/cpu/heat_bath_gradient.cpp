@@ -11,7 +11,7 @@ struct ActiveRow {
   int64_t receiver;    // number in the group
   int64_t first_edge;  // number in the group of the receiver's first incoming edge
   int64_t degree;
-  const int64_t* types;  // [degree] the assignment
+  const int64_t* types;  // [degree] the assignment, kHeld for held edges
   double cotangent;
 };
 
@@ -35,15 +35,38 @@ std::vector<ActiveRow> active_rows(Arena& arena, const HeatBathProblem<T>& probl
   return rows;
 }
 
+// A receiver with active rows: which of its incoming edges are held.
+struct HeldEdges {
+  int64_t receiver, first_edge;
+  std::vector<int64_t> types;  // [in-degree] kHeld or anything else
+};
+
+template <typename T>
+std::vector<HeldEdges> held_edges(const HeatBathProblem<T>& problem, const ReceiverGroup& group,
+                                  const std::vector<ActiveRow>& rows) {
+  std::vector<HeldEdges> held;
+  for (const ActiveRow& row : rows) {
+    if (!held.empty() && held.back().receiver == row.receiver) continue;
+    held.push_back({row.receiver, row.first_edge, {row.types, row.types + row.degree}});
+  }
+  return held;
+}
+
 // Which (type, edge) pairs the active rows read: [K, edges of the group].
 template <typename T>
 const uint8_t* pairs_read(Arena& arena, const HeatBathProblem<T>& problem, const ReceiverGroup& group,
-                          const std::vector<ActiveRow>& rows) {
+                          const std::vector<ActiveRow>& rows, const std::vector<HeldEdges>& held) {
   const int64_t edges = group.edges(), pairs = edges * problem.library.edge_types;
   uint8_t* read = arena.take<uint8_t>(pairs);
   std::fill_n(read, pairs, uint8_t{0});
   for (const ActiveRow& row : rows) {
-    for (int64_t i = 0; i < row.degree; ++i) read[row.types[i] * edges + row.first_edge + i] = 1;
+    for (int64_t i = 0; i < row.degree; ++i) {
+      if (row.types[i] != kHeld) read[row.types[i] * edges + row.first_edge + i] = 1;
+    }
+  }
+  for (const HeldEdges& some : held) {
+    for_held_types(problem, group, some.types, some.first_edge,
+                   [&](int64_t k, int64_t e, T) { read[k * edges + e] = 1; });
   }
   return read;
 }
@@ -65,7 +88,8 @@ class GroupGradient {
         state_width_(padded<T>(library.features)),
         chunk_(std::min(problem.transitions, transitions_in_chunk(group))),
         rows_(active_rows(arena_, problem, group, cotangent)),
-        table_(arena_, problem, library, group, pairs_read(arena_, problem, group, rows_), chunk_, true) {
+        held_(held_edges(problem, group, rows_)),
+        table_(arena_, problem, library, group, pairs_read(arena_, problem, group, rows_, held_), chunk_, true) {
     const int64_t entities = chunk_ * group.receivers();
     state_ = arena_.take<T>(entities * state_width_);
     own_ = arena_.take<T>(entities * width_);
@@ -97,6 +121,7 @@ class GroupGradient {
         }
       }
       run_block(gradients);
+      send_back_to_held(count);
       module_.own.add_gradient(state_, own_gradient_, count * group_.receivers(), gradients);
       messages_backward(count, gradients);
     }
@@ -120,6 +145,11 @@ class GroupGradient {
       }
     }
     module_.own.apply(state_, count * group_.receivers(), own_, false);
+    for (const HeldEdges& held : held_) {
+      for (int64_t t = 0; t < count; ++t) {
+        table_.add_held(held.types, held.first_edge, t, own_ + (t * group_.receivers() + held.receiver) * width_);
+      }
+    }
     std::fill_n(own_gradient_, count * group_.receivers() * width_, T(0));
     for (size_t k = 0; k < table_.types().size(); ++k) {
       std::fill_n(projection_gradient_[k], table_.types()[k].wanted * count * width_, T(0));
@@ -165,11 +195,27 @@ class GroupGradient {
     T* own = own_gradient_ + (waiting.transition * group_.receivers() + row.receiver) * width_;
     for (int64_t h = 0; h < width; ++h) own[h] += gradient[h];
     for (int64_t i = 0; i < row.degree; ++i) {
+      if (row.types[i] == kHeld) continue;
       const TypeMessages<T>& type = table_.types()[row.types[i]];
       const int64_t slot = type.slot[row.first_edge + i];
       if (slot < 0) continue;
       T* sent = projection_gradient_[row.types[i]] + (waiting.transition * type.wanted + slot) * width_;
       for (int64_t h = 0; h < width; ++h) sent[h] += gradient[h];
+    }
+  }
+
+  // What a held edge sent is part of the receiver's own sum in every row.
+  void send_back_to_held(int64_t count) {
+    const int64_t width = module_.first_width();
+    for (const HeldEdges& held : held_) {
+      for_held_types(problem_, group_, held.types, held.first_edge, [&](int64_t k, int64_t e, T weight) {
+        const TypeMessages<T>& type = table_.types()[k];
+        for (int64_t t = 0; type.slot[e] >= 0 && t < count; ++t) {
+          const T* own = own_gradient_ + (t * group_.receivers() + held.receiver) * width_;
+          T* sent = projection_gradient_[k] + (t * type.wanted + type.slot[e]) * width_;
+          for (int64_t h = 0; h < width; ++h) sent[h] += weight * own[h];
+        }
+      });
     }
   }
 
@@ -192,6 +238,7 @@ class GroupGradient {
   const SplitNodeModule<T>& module_;
   const int64_t width_, state_width_, chunk_;
   const std::vector<ActiveRow> rows_;
+  const std::vector<HeldEdges> held_;
   const MessageTable<T> table_;
   T *state_, *own_, *own_gradient_;              // [chunk * receivers, ...]
   std::vector<T*> projection_gradient_;          // per type [wanted * chunk, width]

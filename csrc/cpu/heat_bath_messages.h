@@ -81,8 +81,19 @@ class MessageTable {
 
   const std::vector<TypeMessages<T>>& types() const { return types_; }  // [K]
 
-  // The projection of edge e's message under type k in transition t of the chunk; null for a silent type.
+  // Adds the projections of a receiver's held edges, weighted, to sum [width]. `types` are those of an Assignments.
+  void add_held(const std::vector<int64_t>& types, int64_t first_edge, int64_t t, T* sum) const {
+    const int64_t width = padded<T>(library_.node[group_.node_type].first_width());
+    for_held_types(problem_, group_, types, first_edge, [&](int64_t k, int64_t e, T weight) {
+      const T* message = projection(k, e, t);
+      for (int64_t h = 0; message && h < width; ++h) sum[h] += weight * message[h];
+    });
+  }
+
+  // The projection of edge e's message under type k in transition t of the chunk; null for a silent type or a held
+  // edge.
   const T* projection(int64_t k, int64_t e, int64_t t) const {
+    if (k == kHeld) return nullptr;
     const TypeMessages<T>& type = types_[k];
     if (type.slot[e] < 0) return nullptr;
     const int64_t width = padded<T>(library_.node[group_.node_type].first_width());

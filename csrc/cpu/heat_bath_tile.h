@@ -104,6 +104,8 @@ inline int64_t transitions_in_chunk(const ReceiverGroup& group) {
   return std::max<int64_t>(1, kChunkEdges / std::max<int64_t>(1, group.edges()));
 }
 
+constexpr int64_t kHeld = -1;  // in place of a type: the edge's message is a mean over types, the same in every row
+
 // Walks the rows of one receiver: each gives its incoming edges an assignment of types.
 class Assignments {
  public:
@@ -112,20 +114,19 @@ class Assignments {
       : conditionals_(problem.rows == HeatBathRows::conditionals),
         count_(problem.library.edge_types),
         rows_(problem.row_offset[node + 1] - problem.row_offset[node]),
-        current_(problem.edge_types ? problem.edge_types + problem.graph.in_offset[node] : nullptr),
-        types_(problem.graph.in_offset[node + 1] - problem.graph.in_offset[node]) {
+        current_(conditionals_ ? problem.edge_types + problem.graph.in_offset[node] : nullptr),
+        types_(problem.graph.in_offset[node + 1] - problem.graph.in_offset[node], kHeld) {
     for (size_t i = 0; i < types_.size(); ++i) {
       if (conditionals_ || problem.stride[problem.graph.in_offset[node] + static_cast<int64_t>(i)] > 0) {
         free_.push_back(static_cast<int64_t>(i));
-      } else {
-        types_[i] = current_[i];
+        types_[i] = 0;
       }
     }
   }
 
   int64_t rows() const { return rows_; }
   const std::vector<int64_t>& free() const { return free_; }    // places of the edges whose types vary
-  const std::vector<int64_t>& types() const { return types_; }  // [in-degree]
+  const std::vector<int64_t>& types() const { return types_; }  // [in-degree], kHeld for an edge that is held
 
   void go(int64_t row) {
     row_ = row;
@@ -152,8 +153,24 @@ class Assignments {
  private:
   bool conditionals_;
   int64_t count_, rows_, row_ = 0;
-  const uint8_t* current_;  // null for blocks whose edges are all free
+  const uint8_t* current_;  // conditionals only
   std::vector<int64_t> types_, free_;
 };
+
+// Calls use(type, edge of the group, weight) for every type with a weight of every held edge of one receiver, whose
+// first edge in the group has the number given. `types` are those of its Assignments.
+template <typename T, typename Use>
+void for_held_types(const HeatBathProblem<T>& problem, const ReceiverGroup& group, const std::vector<int64_t>& types,
+                    int64_t first_edge, const Use& use) {
+  const int64_t count = problem.library.edge_types;
+  for (size_t i = 0; i < types.size(); ++i) {
+    if (types[i] != kHeld) continue;
+    const int64_t edge = first_edge + static_cast<int64_t>(i);
+    for (int64_t k = 0; k < count; ++k) {
+      const float weight = problem.held_weight[(group.first_edge + edge) * count + k];
+      if (weight != 0.0f) use(k, edge, static_cast<T>(weight));
+    }
+  }
+}
 
 }  // namespace nri::cpu::NRI_CPU_VARIANT

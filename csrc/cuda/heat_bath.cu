@@ -67,6 +67,7 @@ class HeatBathChunk {
              problem.row_offset,
              problem.edge_types,
              problem.stride,
+             problem.held_weight,
              problem.node_types,
              node_of_row_.data()};
     const auto allocate = [&](int64_t count) {

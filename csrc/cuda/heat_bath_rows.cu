@@ -3,15 +3,23 @@
 namespace nri::cuda {
 namespace {
 
+constexpr int64_t kHeld = -1;  // in place of a type: the edge's message is a mean over types, the same in every row
+
 // The type that a receiver's row gives to its i-th incoming edge, edge number `edge` of the mega-graph.
 __device__ inline int64_t type_in_row(const HeatBathView& view, int64_t row, int64_t i, int64_t edge) {
   const int64_t count = view.edge_types_count;
   if (view.kind == HeatBathRows::conditionals) return row / count == i ? row % count : view.edge_types[edge];
   const int64_t stride = view.stride[edge];
-  return stride > 0 ? row / stride % count : view.edge_types[edge];
+  return stride > 0 ? row / stride % count : kHeld;
 }
 
-// Calls use(row) for the rows of an edge's receiver (numbered within the range) that give the edge this type.
+// How much an edge's message under a type counts in the rows that use it: all of it, or a held edge's weight.
+__device__ inline float weight_of(const HeatBathView& view, int64_t edge, int64_t type) {
+  if (view.kind == HeatBathRows::conditionals || view.stride[edge] > 0) return 1.0f;
+  return view.held_weight[edge * view.edge_types_count + type];
+}
+
+// Calls use(row) for the rows of an edge's receiver (numbered within the range) that use its message under this type.
 template <typename Use>
 __device__ inline void for_rows_of_message(const HeatBathView& view, int64_t edge, int64_t type, const Use& use) {
   const int64_t node = view.range.receiver[edge];
@@ -19,7 +27,8 @@ __device__ inline void for_rows_of_message(const HeatBathView& view, int64_t edg
   const int64_t begin = view.row_offset[node];
   const int64_t count = view.row_offset[node + 1] - begin;
   for (int64_t row = 0; row < count; ++row) {
-    if (type_in_row(view, row, edge - first_edge, edge) == type) use(begin + row - view.first_row);
+    const int64_t given = type_in_row(view, row, edge - first_edge, edge);
+    if (given == type || given == kHeld) use(begin + row - view.first_row);
   }
 }
 
@@ -35,7 +44,9 @@ __global__ void message_keys(int64_t items, HeatBathView view, int64_t replicas,
   const int64_t edge = view.range.first_edge + item / view.classes;
   const int64_t key = item % view.classes;
   bool used = cotangent == nullptr;
-  if (!used) {
+  if (weight_of(view, edge, view.first_type + key) == 0.0f) {
+    used = false;
+  } else if (!used) {
     for_rows_of_message(view, edge, view.first_type + key,
                         [&](int64_t row) { used = used || cotangent[view.first_row + row] != T(0); });
   }
@@ -93,10 +104,16 @@ __global__ void sum_projections_kernel(int64_t elements, HeatBathView view, Slot
   const int64_t* slot_of_node = nodes.slot_of_row + replica * view.range.nodes;
   T value = base[slot_of_node[node - view.range.first_node] * width + column];
   for (int64_t i = 0; i < degree; ++i) {
-    const int64_t type = type_in_row(view, row, i, first_edge + i);
-    if (type < view.first_type) continue;
-    const int64_t item = first_item + i * view.classes + type - view.first_type;
-    value += projection[projections.slot_of_row[item] * width + column];
+    const int64_t given = type_in_row(view, row, i, first_edge + i);
+    const int64_t* slot = projections.slot_of_row + first_item + i * view.classes - view.first_type;
+    if (given != kHeld) {
+      if (given >= view.first_type) value += projection[slot[given] * width + column];
+      continue;
+    }
+    for (int64_t type = view.first_type; type < view.edge_types_count; ++type) {
+      const float weight = weight_of(view, first_edge + i, type);
+      if (weight != 0.0f) value += static_cast<T>(weight) * projection[slot[type] * width + column];
+    }
   }
   sums[index] = rectify && value < T(0) ? T(0) : value;  // a NaN passes
 }
@@ -130,11 +147,12 @@ __global__ void spread_to_projections_kernel(int64_t elements, HeatBathView view
     const int64_t items = view.range.edges * view.classes;
     const int64_t* slot_of_row = rows.slot_of_row + place / items * view.rows;
     const int64_t item = place % items;
-    for_rows_of_message(view, view.range.first_edge + item / view.classes, view.first_type + item % view.classes,
-                        [&](int64_t row) {
-                          const int64_t slot = slot_of_row[row];
-                          if (slot >= 0) value += sums[slot * width + index % width];
-                        });
+    const int64_t edge = view.range.first_edge + item / view.classes, type = view.first_type + item % view.classes;
+    for_rows_of_message(view, edge, type, [&](int64_t row) {
+      const int64_t slot = slot_of_row[row];
+      if (slot >= 0) value += sums[slot * width + index % width];
+    });
+    value *= static_cast<T>(weight_of(view, edge, type));
   }
   projection[index] = value;
 }

@@ -18,8 +18,9 @@ struct HeatBathView {
   int64_t rows;     // of the range
   int64_t first_row;
   const int64_t* row_offset;   // [V + 1] the caller's
-  const uint8_t* edge_types;   // the caller's, or null
+  const uint8_t* edge_types;   // the caller's, for conditionals
   const int64_t* stride;       // the caller's, for blocks
+  const float* held_weight;    // the caller's, for held edges
   const uint8_t* node_types;   // the caller's, or null
   const int64_t* node_of_row;  // [rows] global
 };

@@ -4,8 +4,9 @@
 //
 // A receiver v of in-degree d has `rows(v)` scores, at row_offset[v]:
 //   blocks:       K^f rows, one per assignment of its f free incoming edges, those with stride[e] > 0: row a gives
-//                 edge e the type (a / stride[e]) mod K, and an edge with stride 0, which is held, its type in
-//                 edge_types. The strides of v's free edges fall in CSR order, K^(f - 1) to 1: the last varies fastest.
+//                 edge e the type (a / stride[e]) mod K. The strides of v's free edges fall in CSR order, K^(f - 1) to
+//                 1: the last varies fastest. An edge with stride 0 is held: in every row its message is the mean of
+//                 its messages under all types, weighted by held_weight.
 //   conditionals: d * K rows; row i * K + k gives the i-th incoming edge the type k and every other edge its type in
 //                 edge_types.
 // A receiver without free incoming edges has one row (blocks); one without incoming edges has none (conditionals).
@@ -32,9 +33,10 @@ struct HeatBathProblem {
   int64_t transitions;        // L >= 1 transitions per system
   const int64_t* start;       // [B, L] step that each transition starts from, 0 .. steps - 2
   const uint8_t* node_types;  // [V], or null: all zero
-  const uint8_t* edge_types;  // [E], or null for blocks whose edges are all free
+  const uint8_t* edge_types;  // [E], read for conditionals only
   const int64_t* row_offset;  // [V + 1]
   const int64_t* stride;      // [E], read for blocks only
+  const float* held_weight;   // [E, K], read for held edges only; a type of weight zero costs nothing
 };
 
 // scores: [row_offset[V]]

@@ -14,6 +14,7 @@ from nri_fast.heat_bath_rows import HeatBathRows, ReceiverGroup
 
 SWEEPS = 12  # on complete graphs of five the messages have settled behind a few
 IMPOSSIBLE = -1e12  # the log weight of an assignment without a finite score
+LEAST = 1e-300  # a type's share of the weight of a receiver's assignments, so that its logarithm stays finite
 SMALLEST = 2.0**-24  # weights below this share of the largest are zero, so that the gradient skips them
 
 
@@ -43,7 +44,10 @@ def undirected_responsibilities(rows: HeatBathRows, scores: Tensor, temperature:
     for _ in range(SWEEPS):
         outgoing = torch.zeros_like(incoming)
         for group in rows.groups:
-            belief = _with_messages(group, likelihood, incoming)[:, group.rows_of_type].logsumexp(-1)  # [n, f, K]
+            total = _with_messages(group, likelihood, incoming)
+            weight = torch.exp(total - total.amax(-1, keepdim=True))
+            sums = weight @ group.gives_type.flatten(0, 1).T  # [n, f K]
+            belief = sums.clamp(min=LEAST).log().view(*group.edges.shape, rows.edge_types)
             message = belief - incoming[group.edges]
             outgoing[group.edges] = message - message.mean(-1, keepdim=True)
         incoming = torch.where(paired, 0.5 * (incoming + outgoing[reverse]), incoming)

@@ -147,6 +147,12 @@ class Train:
     """Types of entities to tell apart."""
     silent: Annotated[bool | None, _optional("{True,False}", "the preset's")] = None
     """Whether edge type 0 is fixed to mean "no interaction"."""
+    undirected: Annotated[bool | None, _optional("{True,False}", "the preset's")] = None
+    """Whether i acts on j as j acts on i: one type for both directions of a pair."""
+    shared: Annotated[bool | None, _optional("{True,False}", "the preset's")] = None
+    """Whether all systems are recordings of one structure: it is then judged by all of them together."""
+    judged: Annotated[tuple[str, ...] | None, _optional("[FEATURE ...]", "the preset's")] = None
+    """Features whose one-step prediction judges structures; none after the option: all of them."""
     relative: Annotated[tuple[str, ...] | None, _optional("[FEATURE ...]", "the preset's")] = None
     """Features that count only as sender minus receiver; none after the option: positions count as such."""
     message: Annotated[int | None, _optional("INT", "the preset's")] = None
@@ -176,7 +182,7 @@ class Train:
     learning_rate: Annotated[float | None, _optional("FLOAT", "the preset's")] = None
     """Peak learning rate."""
     last_scale: Annotated[float | None, _optional("FLOAT", "the preset's")] = None
-    """Where the robust error's s^2 ends, in variances of one step's change: small for clean, larger for noisy data."""
+    """Lowest s^2 of the robust error, in variances of one step's change. Noisy data keep it above by themselves."""
 
     def run(self) -> None:
         """Trains and leaves the run in its folder."""

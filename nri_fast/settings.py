@@ -60,7 +60,7 @@ class Settings:
         Robust error ``log(s^2 + e)`` per transition instead of the squared error.
     first_scale, last_scale : float
         s^2, in units of the variance of one step's change: annealed geometrically from the first to the last over the
-        first `scale_share` of training.
+        first `scale_share` of training, but never below the lower quantile of the errors that are still made.
     scale_share : float
         See above.
     first_temperature, last_temperature : float
@@ -122,7 +122,7 @@ class Settings:
     bounce: Bounce = "soft"
     undirected: bool = False
     shared: bool = False
-    block: int = 128
+    block: int = 4096
     steps: int = 1000
     batch: int = 25
     transitions: int = 12
@@ -130,7 +130,7 @@ class Settings:
     proposals: int = 1
     robust: bool = True
     first_scale: float = 0.3
-    last_scale: float = 0.003
+    last_scale: float = 1e-6
     scale_share: float = 0.6
     first_temperature: float = 0.3
     last_temperature: float = 0.021
@@ -138,7 +138,7 @@ class Settings:
     learning_rate: float = 3e-3
     clip: float = 1.0
     polish_steps: int = 0
-    polish_rate: float = 1e-3
+    polish_rate: float = 2e-3
     polish_positions: bool = False
     proposal: Proposal = "random"
     proposal_source: ProposalSource = "network"
@@ -237,13 +237,15 @@ class Settings:
         return cls(**plain)
 
 
+_WIDE: dict[str, Any] = {"message": 64, "edge_hidden": (64,), "node_hidden": (64, 64), "learning_rate": 0.01}
+
 #: What `train --preset NAME` uses. Reasons and figures: docs/presets.md.
 PRESETS: dict[str, Settings] = {
     "springs": Settings(polish_steps=300),
-    "charged": Settings(
-        message=64, edge_hidden=(64,), node_hidden=(64, 64), batch=50, steps=6000, learning_rate=0.01, last_scale=0.0003
-    ),
-    "kuramoto": Settings(judged=("dphi",), steps=3000, batch=50, learning_rate=0.01, last_scale=1e-5),
+    "springs10": Settings(batch=10, transitions=6, steps=2000, polish_steps=300),
+    "charged": Settings(**_WIDE, undirected=True, batch=50, steps=8000, polish_steps=2000, polish_positions=True),
+    "charged10": Settings(**_WIDE, undirected=True, batch=10, transitions=6, steps=6000),
+    "kuramoto": Settings(judged=("dphi",), batch=50, steps=3000, learning_rate=0.01, polish_steps=1000),
     "metropolis": Settings(
         message=64,
         edge_hidden=(64,),

@@ -307,14 +307,14 @@ def test_the_change_scale_of_ragged_systems():
 
 
 def test_curves_follow_their_schedules():
-    settings = dataclasses.replace(SMALL, steps=300, polish_steps=5)
+    settings = dataclasses.replace(SMALL, steps=300, polish_steps=5, last_scale=0.003)
     still = nf.SystemSet.complete(torch.randn(7, 1, 4, D).expand(-1, STEPS, -1, -1).contiguous())
     history = fitted(dataclasses.replace(settings, learning_rate=0.03), still).history  # easily predicted
     assert history.step == list(range(305))
     assert history.scale_squared[0] == pytest.approx(0.3)
     assert history.scale_squared[180:] == pytest.approx([0.003] * 125)
     assert max(history.learning_rate[:300]) == pytest.approx(0.03)
-    assert max(history.learning_rate[300:]) == pytest.approx(1e-3)
+    assert max(history.learning_rate[300:]) == pytest.approx(2e-3)
 
 
 def test_the_scale_stays_above_what_cannot_be_predicted():

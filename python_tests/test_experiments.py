@@ -26,8 +26,7 @@ TINY_LESSON = Lesson("springs", "springs", 5, entities=3, tested=4, changes=TINY
 
 def tiny_accuracy(monkeypatch):
     """The experiment `accuracy`, two short parts."""
-    monkeypatch.setattr(accuracy, "SMALL", (TINY_LESSON,))
-    monkeypatch.setitem(lesson.SEEDS, "small", 2)
+    monkeypatch.setattr(accuracy, "SMALL", ((TINY_LESSON, 2),))
     monkeypatch.setattr(bouncegrad, "CHECKPOINT_SECONDS", -1.0)
 
 
@@ -206,11 +205,6 @@ def test_mega_graphs_give_the_same_bits(tmp_path, monkeypatch):
     assert [part["figures"]["same_bits"] for part in result["parts"].values()] == [True, True]
     assert [row[:2] for row in result["table"]["rows"]] == [["32", "1"], ["32", "3"]]
     assert all(part["figures"]["one_at_a_time"] > 0 for part in result["parts"].values())
-
-
-def test_presets_that_do_not_exist_are_left_out(monkeypatch):
-    monkeypatch.setattr(accuracy, "SMALL", (TINY_LESSON, Lesson("springs", "no such preset", 5)))
-    assert [part.name for part in accuracy.parts("small", 7)] == ["springs3-5-seed7"]
 
 
 def test_cells():

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+import nri_fast as nf
 from nri_fast.calibration import Reliability, expected_calibration_error, reliability
 
 
@@ -85,3 +86,18 @@ def test_what_does_not_fit():
         reliability(probabilities(float("nan"), 0.1), graph(0, 0))
     with pytest.raises(ValueError, match="bins: expected 1 or more, got 0"):
         reliability(probabilities(0.5, 0.1), graph(0, 0), bins=0)
+
+
+def test_evaluation_reports_both_kinds_of_types():
+    data = nf.simulate("springs_mass", 6, entities=3, steps=12)
+    tiny = nf.Settings(node_types=2, steps=2, message=4, edge_hidden=(5,), node_hidden=(6,))
+    run = nf.train(data, settings=tiny, progress=False)
+    found = nf.infer(run, data)
+    figures = nf.evaluate(run, data, found)
+    expected = expected_calibration_error(found.probability, data.edges, figures["relabelling"])
+    assert figures["edge_ece"] == pytest.approx(expected, abs=1e-12)
+    right = float((found.node_types == data.node_types).double().mean())
+    assert figures["node_accuracy"] == pytest.approx(max(right, 1 - right))
+    nothing = nf.evaluate(run, nf.TrajectoryData(data.states, None, data.feature_names), found)
+    assert nothing["edge_ece"] is None
+    assert nothing["node_accuracy"] is None

@@ -175,7 +175,7 @@ def test_every_name_has_a_module():
         runner.load_experiment("guess")
 
 
-@pytest.mark.parametrize("name", ["accuracy", "calibration", "data-efficiency", "noise", "split", "types"])
+@pytest.mark.parametrize("name", ["accuracy", "calibration", "data-efficiency", "noise", "split", "transfer", "types"])
 def test_reports_show_what_was_measured(name, tmp_path, monkeypatch):
     """Parts' real figures, of tiny runs, go through the report."""
     monkeypatch.setattr(lesson, "SMALL_STEPS", 10)

@@ -17,6 +17,7 @@ EXPERIMENTS: dict[str, str] = {
     "noise": "edges right over observation noise",
     "proposals": "a network that predicts graphs: alone, and as the proposals of a chain",
     "split": "graphs whose shape was never seen in training",
+    "transfer": "modules learned on five entities judge ten",
     "types": "two types of entities and of edges together; three types of edges",
     "unseen": "entities that nobody observed, found from how the others move",
 }

@@ -14,7 +14,6 @@ FULL = (
     (Lesson("kuramoto", "kuramoto", 500), 3),
     (Lesson("springs", "springs10", 100, entities=10), 3),
     (Lesson("charged", "charged", 100), 1),
-    (Lesson("charged", "charged10", 1000, entities=10), 1),
 )
 SMALL = (
     (Lesson("springs", "springs", 20), 1),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from nri_fast import plot
 from nri_fast.experiments import text
 from nri_fast.experiments.experiment import Experiment, Figures, Part, Report, Scale
-from nri_fast.experiments.lesson import SEEDS, Lesson, at_scale
+from nri_fast.experiments.lesson import SEEDS, SMALL_CHARGED, Lesson, at_scale
 
 SHARES = {"small": (0.0, 0.01, 0.05), "full": (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)}
-SYSTEMS = {"small": {"springs": 50}, "full": {"springs": 50, "charged": 500}}
+SYSTEMS = {"small": {"springs": 50, "charged": 300}, "full": {"springs": 50, "charged": 500}}
+CHANGES = {("small", "charged"): SMALL_CHARGED}
 
 
 def parts(scale: Scale, seed: int) -> list[Part]:
@@ -17,7 +18,9 @@ def parts(scale: Scale, seed: int) -> list[Part]:
     for share in SHARES[scale]:
         for kind, systems in SYSTEMS[scale].items():
             for repetition in range(SEEDS[scale]):
-                lesson = at_scale(scale, Lesson(kind, kind, systems, noise_share=share, seed=seed + repetition))
+                changes = CHANGES.get((scale, kind), {})
+                lesson = Lesson(kind, kind, systems, noise_share=share, seed=seed + repetition, changes=changes)
+                lesson = at_scale(scale, lesson)
                 made.append(lesson.part(f"{lesson.name}-noise{share}".replace(".", "-")))
     return made
 

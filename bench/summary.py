@@ -1,4 +1,4 @@
-"""Writes README's figures from the result files: ``python -m bench.summary``."""
+"""Writes the figures in README and docs/experiments.md from the result files: ``python -m bench.summary``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from bench.record import RESULTS
 
 README = Path(__file__).parent.parent / "README.md"
+EXPERIMENTS = README.parent / "docs" / "experiments.md"
 
 
 def load(name: str) -> dict[str, Any] | None:
@@ -77,6 +78,28 @@ def speed_rows() -> list[tuple[str, str, str]]:
     return rows
 
 
+def experiment_tables() -> str:
+    """Tables of the experiments whose results are kept: `bench/results/experiments/NAME/`, as the command leaves them."""
+    tables = []
+    for path in sorted((RESULTS / "experiments").glob("*/result.json")):
+        result = json.loads(path.read_text())
+        table = result["table"]
+        machines = {machine(part) for part in result["parts"].values()}
+        where = f"../bench/results/experiments/{path.parent.name}"
+        lines = [
+            f"**{table['title']}** ([figure]({where}/figure.png), [all figures]({where}/result.json); "
+            f"{' and '.join(sorted(machines))})",
+            "",
+            "| " + " | ".join(table["columns"]) + " |",
+            "| --- " * len(table["columns"]) + "|",
+            *("| " + " | ".join(row) + " |" for row in table["rows"]),
+            "",
+            " ".join(table["notes"]),
+        ]
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
 def replace(text: str, marker: str, content: str) -> str:
     """The text with what stands between a marker's comments exchanged."""
     begin, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
@@ -88,7 +111,9 @@ def main() -> None:
     """Rewrites README's table."""
     rows = accuracy_rows() + speed_rows()
     table = ["| what | figure | machine |", "| --- | --- | --- |", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
-    README.write_text(replace(README.read_text(), "results", "\n".join(table)))
+    text = replace(README.read_text(), "results", "\n".join(table))
+    README.write_text(text)
+    EXPERIMENTS.write_text(replace(EXPERIMENTS.read_text(), "results", experiment_tables()))
     print(f"wrote {len(rows)} rows to {README}")
 
 

@@ -79,7 +79,7 @@ def speed_rows() -> list[tuple[str, str, str]]:
 
 
 def experiment_tables() -> str:
-    """Tables of the experiments whose results are kept: `bench/results/experiments/NAME/`, as the command leaves them."""
+    """Tables of the experiments whose results are kept, as the command leaves them, in `bench/results/experiments/`."""
     tables = []
     for path in sorted((RESULTS / "experiments").glob("*/result.json")):
         result = json.loads(path.read_text())

@@ -34,6 +34,7 @@ from nri_fast.settings import Settings
 from nri_fast.system_set import Batch, SystemSet
 
 CHECKPOINT_SECONDS = 30.0
+HIGHEST_TEMPERATURE = 10.0  # of a chain, in units of the energy; robust energies are logarithms
 GEOMETRIC = 0.1, 1e-5  # first and last temperature of a chain that is cooled geometrically
 MOST_SKIPPED = 20  # gradient steps in a row that may be skipped because they are not finite
 
@@ -235,7 +236,8 @@ class BounceGrad:
             totals = result.counts.sum(0).tolist()
             self._epoch_counts = [a + b for a, b in zip(self._epoch_counts, totals, strict=True)]
             if last_of_epoch:
-                self.acceptance.update(self._epoch_counts[0], self._epoch_counts[2])
+                ceiling = HIGHEST_TEMPERATURE * (1.0 if self.settings.robust else abs(float(result.loss)))
+                self.acceptance.update(self._epoch_counts[0], self._epoch_counts[2], ceiling)
                 self._epoch_counts = [0] * len(ops.COUNTS)
         if self.settings.rate_rule == "plateau" and not polishing:
             self._epoch_losses.append(float(result.loss))
@@ -257,7 +259,8 @@ class BounceGrad:
             rollouts = Rollouts(self.library, parameters, batch, systems.steps, s.rollout, error)
             network = None if self.imitation is None else self.imitation.network
             types = self.structures.edge_types[batch.edges], self.structures.node_types[batch.nodes]
-            proposer = make_proposer(s, network, self.library, parameters, batch, systems.steps, error, *types)
+            factor = linear_floor(self._step / s.steps, s.first_temperature, s.last_temperature, s.temperature_share)
+            proposer = make_proposer(s, network, self.library, parameters, batch, systems.steps, error, *types, factor)
             result = metropolis_bounce(rollouts, self.structures, draws, temperature, proposer, s.rule == "hastings")
             if s.temperature_rule == "residuals":
                 types = self.structures.edge_types[batch.edges], self.structures.node_types[batch.nodes]

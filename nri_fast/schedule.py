@@ -92,14 +92,21 @@ class AcceptanceTemperature:
     AVERAGING = 0.01
     FACTOR = 1.1
 
-    def update(self, proposed: int, accepted_worsening: int) -> None:
-        """Takes an epoch's counts."""
+    def update(self, proposed: int, accepted_worsening: int, ceiling: float = math.inf) -> None:
+        """Takes an epoch's counts.
+
+        The temperature is not raised past `ceiling`: where it is so high that energies hardly count, and still too few
+        worsening moves are accepted, then it is because too few are proposed.
+        """
         self.epoch += 1
         # The first epochs average plainly, so that the zero that the rate starts from is forgotten.
         weight = max(self.AVERAGING, 1.0 / self.epoch)
         self.rate += weight * (accepted_worsening / max(1, proposed) - self.rate)
         target = math.exp(-1.0 - 5.0 * self.epoch / 800.0)
-        self.temperature *= self.FACTOR if self.rate < target else 1.0 / self.FACTOR
+        if self.rate >= target:
+            self.temperature /= self.FACTOR
+        elif self.temperature * self.FACTOR <= ceiling:
+            self.temperature *= self.FACTOR
 
 
 @dataclass

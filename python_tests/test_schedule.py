@@ -116,3 +116,14 @@ def test_the_plateau_rule_is_torchs():
         rates.add(ours.rate)
     assert min(rates) == 1e-5
     assert len(rates) > 8
+
+
+def test_the_papers_temperature_has_a_ceiling_where_there_is_one():
+    free, capped = AcceptanceTemperature(1.0), AcceptanceTemperature(1.0)
+    for _ in range(50):  # nothing worsening is ever accepted
+        free.update(100, 0)
+        capped.update(100, 0, ceiling=5.0)
+    assert free.temperature == pytest.approx(1.1**50)
+    assert 5.0 / 1.1 < capped.temperature <= 5.0
+    capped.update(100, 100, ceiling=1e-3)  # it may always fall
+    assert capped.temperature < 5.0

@@ -45,8 +45,12 @@ def make_proposer(
     error: ops.ErrorMeasure,
     edge_types: Tensor,
     node_types: Tensor,
+    factor: float,
 ) -> Proposer:
     """What proposes for one bounce of training.
+
+    Learned proposals take turns with random ones, unless the paper's plain rule is asked for: a network that has
+    learned the structures of a few systems by heart proposes nothing else, and the search would stand still.
 
     Parameters
     ----------
@@ -58,17 +62,20 @@ def make_proposer(
         Of the bounce; the heat bath scores with them.
     edge_types, node_types : Tensor
         [batch edges], [batch nodes] uint8: structures at the start of the bounce.
+    factor : float
+        The heat bath's temperature in units of the spread of a receiver's scores.
     """
+    random = RandomProposer(batch.graph, library.edge_types, library.node_types)
     if settings.proposal == "random":
-        return RandomProposer(batch.graph, library.edge_types, library.node_types)
+        return random
     tables: list[Table] = []
     if settings.proposal_source != "network":
-        tables.append(heat_bath_table(library, parameters, batch, steps, error, edge_types, node_types))
+        tables.append(heat_bath_table(library, parameters, batch, steps, error, edge_types, node_types, factor))
     if settings.proposal_source != "heat_bath":
         assert network is not None
         if network.states is not None:
             tables.append(network.state_table(batch.states, batch.graph, steps))
-    proposers: list[Proposer] = []
+    proposers: list[Proposer] = [] if settings.rule == "plain" else [random]
     if tables:
         table = tables[0] if len(tables) == 1 else tables[0].mixed(tables[1])
         proposers.append(TableProposer(batch.graph, table, settings.proposal))
@@ -85,8 +92,12 @@ def heat_bath_table(
     error: ops.ErrorMeasure,
     edge_types: Tensor,
     node_types: Tensor,
+    factor: float | None = None,
 ) -> Table:
-    """Marginals of the one-step heat bath on all transitions, in likelihood units.
+    """Marginals of the one-step heat bath on all transitions.
+
+    Their temperature is `factor` times the spread of a receiver's scores, as in a heat-bath bounce: modules that have
+    learned nothing yet would be far too sure in likelihood units. None: likelihood units, for trained modules.
 
     Where an entity has too many incoming edges to weigh their types jointly, an edge's probabilities are conditional on
     everything else being as in `edge_types` and `node_types`: a chain that keeps using the table draws from a fixed
@@ -95,16 +106,24 @@ def heat_bath_table(
     start = all_transitions(batch.graph, steps)
     if largest_block(batch.graph, library.edge_types) <= LARGEST_BLOCK:
         rows = HeatBathRows(library, batch, steps, start, error)
-        weights = rows.responsibilities(rows.in_likelihood_units(rows.scores(parameters)), 1.0)
+        scores = rows.scores(parameters)
+        if factor is None:
+            weights = rows.responsibilities(rows.in_likelihood_units(scores), 1.0)
+        else:
+            weights = rows.responsibilities(scores, factor * rows.spread(scores) + 1e-9)
         return Table.of_probabilities(rows.edge_probabilities(weights), rows.node_probabilities(weights))
     graph, types = batch.graph, library.edge_types
     layout = ops.RowLayout.conditionals(graph, types)
     nodes = node_types if library.node_types > 1 else None
     problem = ops.HeatBathProblem(library, graph, batch.states, steps, start, layout, error, nodes, edge_types)
     owner = torch.arange(graph.edges, device=graph.device).repeat_interleave(types)
-    scores = likelihood_units(problem, problem.scores(parameters), owner, graph.edges)
     offset = torch.arange(graph.edges + 1, device=graph.device) * types
-    probabilities = ops.responsibilities(offset, scores, 1.0).view(-1, types)
+    scores, temperature = problem.scores(parameters), 1.0
+    if factor is None:
+        scores = likelihood_units(problem, scores, owner, graph.edges)
+    else:
+        temperature = factor * float(scores.view(-1, types).double().std(-1).nanmean()) + 1e-9
+    probabilities = ops.responsibilities(offset, scores, temperature).view(-1, types)
     even = probabilities.new_full((graph.nodes, library.node_types), 1.0 / library.node_types)
     return Table.of_probabilities(probabilities, even)
 

@@ -9,13 +9,15 @@ from functools import partial
 from typing import Any, Final
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from nri_fast import ops, plot
+from nri_fast import ops
 from nri_fast.checkpoint import Checkpoints
 from nri_fast.experiments.experiment import Experiment, Figures, Part, Report, Scale, Workplace
 from nri_fast.heat_bath_search import heat_bath_search
 from nri_fast.metrics import edge_accuracy
+from nri_fast.plot.style import COLOURS, TEXT, plain
 from nri_fast.proposals.chains import Chains
 from nri_fast.proposals.network import ProposalNetwork, predict
 from nri_fast.proposals.proposers import Proposer, RandomProposer, TableProposer
@@ -213,7 +215,6 @@ def report(figures: dict[str, Figures]) -> Report:
         "system": "chain, learned: the whole structure",
         "start": "chain from the network's structure",
     }
-    series: dict[str, list[tuple[float, float]]] = {}
     for name, title in titles.items():
         curve = chains[name]
         some = curve["proposals_needed"]
@@ -222,7 +223,6 @@ def report(figures: dict[str, Figures]) -> Report:
             count += f" ({more}{least / max(some, 1):.0f} times fewer)"
         until = "" if some is None else f"{curve['seconds'][some]:.2f}"
         rows.append(("springs10", title, f"{100 * curve['accuracy'][-1]:.2f}", count, until))
-        series[title] = [(i, 100 * share) for i, share in enumerate(curve["accuracy"]) if i > 0]
     lessons = "; ".join(
         f"springs{f['entities']}: {f['imitated_systems']:,} systems, {f['network_steps']:,} steps of "
         f"{f['network_batch']}"
@@ -237,8 +237,25 @@ def report(figures: dict[str, Figures]) -> Report:
             f"{HIDDEN}) imitates what the heat bath finds in others, also without labels ({lessons}).",
             "Held-out systems; proposals are counted per system; the network's structure counts as one.",
         ),
-        plot.curves(series, "proposals per system", "edges right (%)", x_log=True),
+        _curves({title: chains[name] for name, title in titles.items()}),
     )
+
+
+def _curves(chains: dict[str, Figures]) -> Figure:
+    """Edges right over proposals, and over time."""
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    over_proposals, over_time = figure.subplots(1, 2, sharey=True)
+    for (title, curve), colour in zip(chains.items(), COLOURS, strict=False):
+        right = [100 * share for share in curve["accuracy"]]
+        over_proposals.plot(range(1, len(right)), right[1:], color=colour, lw=2, label=title)
+        over_time.plot(curve["seconds"][1:], right[1:], color=colour, lw=2)
+    over_proposals.set_ylabel("edges right (%)", **TEXT)
+    for axes, label in ((over_proposals, "proposals per system"), (over_time, "seconds, all systems")):
+        axes.set_xscale("log")
+        axes.set_xlabel(label, **TEXT)
+        plain(axes)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
 
 
 EXPERIMENT = Experiment(parts, report)

@@ -460,7 +460,7 @@ class BounceGrad:
             "residual_temperature": vars(self.residual_temperature),
             "plateau": vars(self.plateau),
             "epoch_losses": self._epoch_losses,
-            "residual_scale": self.residual_scale.log_quantile if self.settings.robust else None,
+            "residual_scale": self.residual_scale.log_median if self.settings.robust else None,
             "epoch_counts": self._epoch_counts,
             "skipped": [self.skipped, self._skipped_in_a_row],
             "history": self.history.to_dict(),

@@ -37,35 +37,34 @@ def _cosine(start: float, end: float, part: float) -> float:
 
 @dataclass
 class ResidualScale:
-    """Running lower quantile of squared prediction errors: how small the robust error's s^2 may become.
+    """Running median of squared prediction errors: how small the robust error's s^2 may become.
 
     An s^2 far below the errors that the modules still make, or that the recordings' noise makes unavoidable, weighs all
     structures alike, whatever they predict; so the data decide where annealing it ends.
 
     Attributes
     ----------
-    log_quantile : float
-        Logarithm of the running quantile; minus infinity before any error was seen.
+    log_median : float
+        Logarithm of the running median; minus infinity before any error was seen.
     """
 
-    log_quantile: float = -math.inf
+    log_median: float = -math.inf
 
-    QUANTILE = 0.3
     AVERAGING = 0.02
 
     @property
     def value(self) -> float:
-        """The running quantile."""
-        return math.exp(self.log_quantile)
+        """The running median."""
+        return math.exp(self.log_median)
 
     def update(self, errors: Tensor) -> None:
         """Takes errors, of any shape; those that are not finite count as large."""
-        quantile = float(torch.quantile(errors.flatten().nan_to_num(torch.inf), self.QUANTILE, interpolation="lower"))
-        if not 0 < quantile < math.inf:
+        median = float(errors.flatten().nan_to_num(torch.inf).median())
+        if not 0 < median < math.inf:
             return
-        if self.log_quantile == -math.inf:
-            self.log_quantile = math.log(quantile)
-        self.log_quantile += self.AVERAGING * (math.log(quantile) - self.log_quantile)
+        if self.log_median == -math.inf:
+            self.log_median = math.log(median)
+        self.log_median += self.AVERAGING * (math.log(median) - self.log_median)
 
 
 @dataclass

@@ -60,7 +60,7 @@ class Settings:
         Robust error ``log(s^2 + e)`` per transition instead of the squared error.
     first_scale, last_scale : float
         s^2, in units of the variance of one step's change: annealed geometrically from the first to the last over the
-        first `scale_share` of training, but never below the lower quantile of the errors that are still made.
+        first `scale_share` of training, but never below the median of the errors that are still made.
     scale_share : float
         See above.
     first_temperature, last_temperature : float
@@ -243,7 +243,7 @@ _WIDE: dict[str, Any] = {"message": 64, "edge_hidden": (64,), "node_hidden": (64
 PRESETS: dict[str, Settings] = {
     "springs": Settings(polish_steps=300),
     "springs10": Settings(batch=10, transitions=6, steps=2000, polish_steps=300),
-    "charged": Settings(**_WIDE, undirected=True, batch=50, steps=8000, polish_steps=2000, polish_positions=True),
+    "charged": Settings(**_WIDE, undirected=True, batch=50, steps=10_000, polish_steps=2000, polish_positions=True),
     "kuramoto": Settings(judged=("dphi",), batch=50, steps=3000, learning_rate=0.01, polish_steps=1000),
     "metropolis": Settings(
         message=64,

@@ -13,7 +13,6 @@ FULL = (
     (Lesson("charged", "charged", 2500), 3),
     (Lesson("kuramoto", "kuramoto", 500), 3),
     (Lesson("springs", "springs10", 100, entities=10), 3),
-    (Lesson("charged", "charged", 100), 1),
 )
 SMALL = (
     (Lesson("springs", "springs", 20), 1),

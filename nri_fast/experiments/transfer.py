@@ -11,7 +11,7 @@ from nri_fast.experiments.lesson import SMALL_CHARGED, Lesson, at_scale, figures
 from nri_fast.simulate import data_name, simulate
 
 ENTITIES = (5, 10)
-# The smallest scales judge the crowd of ten worse than this one.
+# The smallest scales judge the crowd of ten worse than this one, and more steps judge it better.
 CHARGED = {"steps": 14_000, "last_scale": 3e-5, "polish_steps": 0}
 LESSONS = {
     "small": (Lesson("springs", "springs", 20, tested=50), Lesson("charged", "charged", 200, changes=SMALL_CHARGED)),

@@ -7,10 +7,8 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -19,10 +17,10 @@ from nri_fast import ops
 from nri_fast.bounces import BounceResult, Structures, heat_bath_bounce, metropolis_bounce, polish_bounce
 from nri_fast.checkpoint import CheckpointError, Checkpoints
 from nri_fast.couplings import Coupling
-from nri_fast.energies import largest_block, one_step_error
-from nri_fast.graph import MegaGraph
-from nri_fast.heat_bath_rows import HeatBathRows, edges_in_block, random_free_edges
+from nri_fast.energies import one_step_error
+from nri_fast.heat_bath_rows import HeatBathRows
 from nri_fast.heat_bath_search import heat_bath_search
+from nri_fast.history import History
 from nri_fast.modules import ModuleLibrary
 from nri_fast.ops import one_torch_thread
 from nri_fast.proposals.imitation import Imitation
@@ -32,6 +30,7 @@ from nri_fast.rollouts import Rollouts, residuals
 from nri_fast.schedule import AcceptanceTemperature, Plateau, ResidualScale, geometric, linear_floor, one_cycle
 from nri_fast.settings import Settings
 from nri_fast.system_set import Batch, SystemSet
+from nri_fast.training_draws import TrainingDraws
 
 CHECKPOINT_SECONDS = 30.0
 HIGHEST_TEMPERATURE = 10.0  # of a chain, in units of the energy; robust energies are logarithms
@@ -41,29 +40,6 @@ MOST_SKIPPED = 20  # gradient steps in a row that may be skipped because they ar
 
 class DivergedError(RuntimeError):
     """Training met energies or gradients that are not finite, too many times in a row."""
-
-
-@dataclass
-class History:
-    """What happened, one entry per recorded step: enough to draw a run's curves.
-
-    With a proposal network: its loss, how much of the structures' entropy its predictions tell (0 nothing, 1 all), and
-    how often it has collapsed and was started anew. The lists of these are empty without one.
-    """
-
-    step: list[int] = field(default_factory=list)
-    loss: list[float] = field(default_factory=list)
-    temperature: list[float] = field(default_factory=list)
-    scale_squared: list[float] = field(default_factory=list)
-    learning_rate: list[float] = field(default_factory=list)
-    accepted: list[float] = field(default_factory=list)
-    network_loss: list[float] = field(default_factory=list)
-    network_information: list[float] = field(default_factory=list)
-    network_restarts: list[int] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, list[float]]:
-        """As JSON can hold it."""
-        return {name: list(values) for name, values in vars(self).items()}
 
 
 class BounceGrad:
@@ -104,6 +80,7 @@ class BounceGrad:
             raise ValueError(f"seed: expected 0 to 2^64 - 1, got {seed}")
         self.library, self.settings, self.seed = library, settings, seed
         self._judged = judged
+        self._draws = TrainingDraws(seed, settings)
         self.coupling = Coupling(settings.undirected, settings.shared)
         self.history = History()
         self.structures: Structures | None = None
@@ -185,7 +162,8 @@ class BounceGrad:
         self._set_change_scale(systems)
         # The authors' first temperature, in the units of this run's energies.
         self.acceptance = AcceptanceTemperature(math.exp(-9.8) * float(self.error_measure().weight.mean()))
-        self.structures = self._random_structures(graph)
+        types = self._draws.first_types(graph, self.coupling)
+        self.structures = Structures.undecided(*types, self.library.edge_types)
         self.imitation = make_imitation(self.settings, self.library, systems, self.seed)
         if resume and checkpoints is not None:
             found = checkpoints.latest(lambda message: tqdm.write(message, file=sys.stderr))
@@ -218,7 +196,7 @@ class BounceGrad:
     # One step -------------------------------------------------------------------------------------------------------
 
     def _one_step(self, systems: SystemSet) -> None:
-        batch, last_of_epoch = self._draw_batch(systems)
+        batch, last_of_epoch = self._draws.batch(systems, self._step)
         polishing = self._step >= self.settings.steps
         parameters = self.forecaster.flat_parameters()
         with torch.no_grad():
@@ -255,7 +233,7 @@ class BounceGrad:
         s, error = self.settings, self.error_measure()
         if s.bounce == "metropolis":
             temperature = parameters.new_full((1,), self._chain_temperature(systems))
-            draws = [self._draws(batch, self._step * s.proposals + i) for i in range(s.proposals)]
+            draws = [ops.Draws(self.seed, self._step * s.proposals + i, batch.systems) for i in range(s.proposals)]
             rollouts = Rollouts(self.library, parameters, batch, systems.steps, s.rollout, error)
             network = None if self.imitation is None else self.imitation.network
             types = self.structures.edge_types[batch.edges], self.structures.node_types[batch.nodes]
@@ -266,14 +244,14 @@ class BounceGrad:
                 types = self.structures.edge_types[batch.edges], self.structures.node_types[batch.nodes]
                 self.residual_temperature.update(float(result.loss), residual_autocorrelation(rollouts, *types))
             return result
-        start = self._draw_transitions(systems, batch)
-        free = self._draw_free_edges(batch)
+        start = self._draws.transitions(batch, systems.steps, self._step)
+        free = self._draws.free_edges(batch, self._step)
         held = None if free is None else self.structures.beliefs[batch.edges]
         rows = HeatBathRows(self.library, batch, systems.steps, start, error, free, held)
         done = self._step / s.steps
         factor = linear_floor(done, s.first_temperature, s.last_temperature, s.temperature_share)
-        drawn, sample = self._draws(batch, self._step), s.bounce == "sampled"
-        return heat_bath_bounce(parameters, batch, self.structures, rows, self.coupling, drawn, factor, sample)
+        draw, sample = ops.Draws(self.seed, self._step, batch.systems), s.bounce == "sampled"
+        return heat_bath_bounce(parameters, batch, self.structures, rows, self.coupling, draw, factor, sample)
 
     def _start_polishing(self) -> None:
         """Forecasts get modules of their own: those that judge structures stay as they are."""
@@ -305,8 +283,7 @@ class BounceGrad:
         assert self.structures is not None
         s = self.settings
         horizon = s.rollout if s.bounce == "metropolis" else 1
-        drawn = self._generator(5, self._step).integers(systems.steps - horizon, size=len(batch.systems))
-        start = torch.from_numpy(drawn).to(batch.states.device)
+        start = self._draws.residual_start(batch, systems.steps - 1 - horizon, self._step)
         types = self.structures.edge_types[batch.edges], self.structures.node_types[batch.nodes]
         with torch.no_grad():
             errors = residuals(
@@ -358,59 +335,11 @@ class BounceGrad:
             return one_cycle(self._step, s.steps, s.learning_rate)
         return one_cycle(self._step - s.steps, s.polish_steps, s.polish_rate)
 
-    # Random choices, named by seed and step -------------------------------------------------------------------------
-
-    def _generator(self, purpose: int, number: int) -> np.random.Generator:
-        key = np.array([self.seed, purpose], dtype=np.uint64)  # a list with large numbers would become floats
-        return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, number]))
-
-    def _draws(self, batch: Batch, step: int) -> ops.Draws:
-        return ops.Draws(self.seed, step, batch.systems)
-
-    def _draw_batch(self, systems: SystemSet) -> tuple[Batch, bool]:
-        """Systems in a random order each epoch, cut into batches that differ by one in size at most."""
-        batches = math.ceil(len(systems) / self.settings.batch)
-        epoch, place = divmod(self._step, batches)
-        order = self._generator(1, epoch).permutation(len(systems))
-        return systems.batch(torch.from_numpy(np.array_split(order, batches)[place])), place == batches - 1
-
-    def _draw_transitions(self, systems: SystemSet, batch: Batch) -> Tensor:
-        count = min(self.settings.transitions, systems.steps - 1)
-        drawn = self._generator(2, self._step).integers(systems.steps - 1, size=(len(batch.systems), count))
-        return torch.from_numpy(drawn).to(batch.states.device)
-
-    def _draw_free_edges(self, batch: Batch) -> Tensor | None:
-        """The edges that this step's heat bath frees: all, or as many as the settings' block allows."""
-        s = self.settings
-        graph = batch.graph
-        if largest_block(graph, s.edge_types) <= s.block:
-            return None
-        most = edges_in_block(s.edge_types, s.block)
-        return random_free_edges(graph, most, self._generator(4, self._step), self.coupling.undirected)
-
-    def _random_structures(self, graph: MegaGraph) -> Structures:
-        generator = self._generator(3, 0)
-        edge_types = generator.integers(self.library.edge_types, size=graph.edges, dtype=np.uint8)
-        node_types = generator.integers(self.library.node_types, size=graph.nodes, dtype=np.uint8)
-        edges, nodes = torch.from_numpy(edge_types).to(graph.device), torch.from_numpy(node_types).to(graph.device)
-        return Structures.undecided(self.coupling.applied(graph, edges), nodes, self.library.edge_types)
-
     # State ----------------------------------------------------------------------------------------------------------
 
     def _set_change_scale(self, systems: SystemSet) -> None:
         """One step's change has standard deviation 1 in the modules' units, if the settings want that."""
-        squares = torch.zeros(systems.features, dtype=torch.float64, device=systems.states.device)
-        sums, count = torch.zeros_like(squares), 0
-        for ids in torch.arange(len(systems)).split(1024):
-            batch = systems.batch(ids)
-            sizes = batch.graph.sizes
-            values = batch.states.double().split([systems.steps * n * systems.features for n in sizes])
-            for n, value in zip(sizes, values, strict=True):
-                change = value.view(systems.steps, n, -1).diff(dim=0).flatten(0, 1)
-                squares += (change**2).sum(0)
-                sums += change.sum(0)
-                count += len(change)
-        deviation = (squares / count - (sums / count) ** 2).clamp(min=0).sqrt()
+        deviation = systems.change_deviation()
         # A feature that never changes is predicted perfectly by any scale.
         if self.settings.scaled:
             self.library.change_scale.copy_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from nri_fast import ops
-from nri_fast.bouncegrad import BounceGrad, History
+from nri_fast.bouncegrad import BounceGrad
 from nri_fast.checkpoint import CheckpointError, Checkpoints, load, save, write_atomically
 from nri_fast.energies import one_step_error
+from nri_fast.history import History
 from nri_fast.metrics import displacement_fit
 from nri_fast.modules import ModuleLibrary
 from nri_fast.normalisation import Normalisation

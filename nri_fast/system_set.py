@@ -102,6 +102,21 @@ class SystemSet:
             digest.update(tensor.detach().cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
+    def change_deviation(self) -> Tensor:
+        """[features] float64: standard deviation of one step's change."""
+        squares = torch.zeros(self.features, dtype=torch.float64, device=self.states.device)
+        sums, count = torch.zeros_like(squares), 0
+        for ids in torch.arange(len(self)).split(1024):
+            batch = self.batch(ids)
+            sizes = batch.graph.sizes
+            values = batch.states.double().split([self.steps * n * self.features for n in sizes])
+            for n, value in zip(sizes, values, strict=True):
+                change = value.view(self.steps, n, -1).diff(dim=0).flatten(0, 1)
+                squares += (change**2).sum(0)
+                sums += change.sum(0)
+                count += len(change)
+        return (squares / count - (sums / count) ** 2).clamp(min=0).sqrt()
+
     def __len__(self) -> int:
         return self.graph.systems
 

@@ -17,6 +17,7 @@ from nri_fast.couplings import Coupling
 from nri_fast.heat_bath_rows import HeatBathRows
 from nri_fast.rollouts import Rollouts
 from nri_fast.run import initial_library
+from nri_fast.training_draws import TrainingDraws
 
 SYSTEMS, STEPS, N, D = 3, 6, 3, 2
 SMALL = nf.Settings(
@@ -277,11 +278,10 @@ def test_training_does_not_know_torchs_generator(kind):
 
 
 def test_every_system_takes_part_once_an_epoch():
-    trainer = BounceGrad(initial_library(D, [], SMALL, 0), SMALL, 0)
+    draws = TrainingDraws(0, SMALL)
     systems, seen = set_of(7), []
     for step in range(6):  # seven systems, four at most in a batch: two batches an epoch
-        trainer._step = step
-        batch, last = trainer._draw_batch(systems)
+        batch, last = draws.batch(systems, step)
         assert last == (step % 2 == 1)
         assert len(batch.systems) in (3, 4)
         seen.append(batch.systems.tolist())

@@ -9,8 +9,8 @@ from matplotlib.patches import FancyArrowPatch
 
 import nri_fast
 from nri_fast import plot
-from nri_fast.bouncegrad import History
 from nri_fast.calibration import reliability
+from nri_fast.history import History
 from nri_fast.plot.history import _running_mean
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from nri_fast.bouncegrad import History
+from nri_fast.history import History
 from nri_fast.plot.style import COLOURS, TEXT, Array, plain
 
 

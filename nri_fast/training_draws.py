@@ -1,0 +1,77 @@
+"""The random choices of training, each named by the seed, its purpose and the step: nothing has a hidden state."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nri_fast.couplings import Coupling
+from nri_fast.energies import largest_block
+from nri_fast.graph import MegaGraph
+from nri_fast.heat_bath_rows import edges_in_block, random_free_edges
+from nri_fast.settings import Settings
+from nri_fast.system_set import Batch, SystemSet
+
+# What a generator is for. Never renumber: saved runs resume by these numbers.
+BATCHES, TRANSITIONS, FIRST_STRUCTURES, FREE_EDGES, RESIDUALS = 1, 2, 3, 4, 5
+
+
+@dataclass(frozen=True)
+class TrainingDraws:
+    """Random choices of one run.
+
+    Attributes
+    ----------
+    seed : int
+        Of the run.
+    settings : Settings
+        Of the run.
+    """
+
+    seed: int
+    settings: Settings
+
+    def batch(self, systems: SystemSet, step: int) -> tuple[Batch, bool]:
+        """Systems of a step, and whether they are an epoch's last.
+
+        Every epoch takes all systems in a random order, cut into batches that differ by one in size at most.
+        """
+        batches = math.ceil(len(systems) / self.settings.batch)
+        epoch, place = divmod(step, batches)
+        order = self._generator(BATCHES, epoch).permutation(len(systems))
+        return systems.batch(torch.from_numpy(np.array_split(order, batches)[place])), place == batches - 1
+
+    def transitions(self, batch: Batch, steps: int, step: int) -> Tensor:
+        """[B, L] int64: recorded steps that the heat bath's transitions start from."""
+        shape = len(batch.systems), min(self.settings.transitions, steps - 1)
+        drawn = self._generator(TRANSITIONS, step).integers(steps - 1, size=shape)
+        return torch.from_numpy(drawn).to(batch.states.device)
+
+    def residual_start(self, batch: Batch, last: int, step: int) -> Tensor:
+        """[B] int64: a recorded step of every system, 0 to `last`."""
+        drawn = self._generator(RESIDUALS, step).integers(last + 1, size=len(batch.systems))
+        return torch.from_numpy(drawn).to(batch.states.device)
+
+    def free_edges(self, batch: Batch, step: int) -> Tensor | None:
+        """[batch edges] bool: the edges that a heat bath frees, as many as the block allows; None: all."""
+        types, block = self.settings.edge_types, self.settings.block
+        if largest_block(batch.graph, types) <= block:
+            return None
+        generator = self._generator(FREE_EDGES, step)
+        return random_free_edges(batch.graph, edges_in_block(types, block), generator, self.settings.undirected)
+
+    def first_types(self, graph: MegaGraph, coupling: Coupling) -> tuple[Tensor, Tensor]:
+        """[E], [V] uint8: random types to start from."""
+        generator = self._generator(FIRST_STRUCTURES, 0)
+        edges = generator.integers(self.settings.edge_types, size=graph.edges, dtype=np.uint8)
+        nodes = generator.integers(self.settings.node_types, size=graph.nodes, dtype=np.uint8)
+        edge_types, node_types = (torch.from_numpy(types).to(graph.device) for types in (edges, nodes))
+        return coupling.applied(graph, edge_types), node_types
+
+    def _generator(self, purpose: int, number: int) -> np.random.Generator:
+        key = np.array([self.seed, purpose], dtype=np.uint64)  # a list with large numbers would become floats
+        return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, number]))

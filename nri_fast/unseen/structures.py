@@ -107,7 +107,8 @@ def heat_bath(
         free = into_seen
         if turns > 1:
             free = free & _in_turn(batch.graph, most, seed, number * turns + turn, undirected)
-        rows = HeatBathRows(scene.library, batch, steps + 1, start, scene.error, free, types)
+        held = torch.nn.functional.one_hot(types.long(), scene.library.edge_types).to(states.dtype)
+        rows = HeatBathRows(scene.library, batch, steps + 1, start, scene.error, free, held)
         scores = rows.in_likelihood_units(rows.scores(scene.parameters))
         if undirected:
             scores = -undirected_responsibilities(rows, scores, temperature).log()

@@ -29,9 +29,7 @@ def accuracy_rows() -> list[tuple[str, str, str]]:
     """What, figure, machine."""
     names = {
         "springs20": "springs, 20 simulated systems to learn from",
-        "springs50": "springs, 50 simulated systems",
         "springs_file": "springs, NRI's own files, 400 systems",
-        "charged500": "charged particles, 500 simulated systems",
     }
     rows = []
     for name, title in names.items():
@@ -41,14 +39,34 @@ def accuracy_rows() -> list[tuple[str, str, str]]:
         runs = result["runs"]
         edges = 100 * mean(run["edge_accuracy"] for run in runs)
         seconds = mean(run["seconds"]["train"] for run in runs)
-        gain = mean(run["mse_10_nothing_moves"] / run["mse_10"] for run in runs)
-        seeds = f", mean of {len(runs)} seeds" if len(runs) > 1 else ""
-        figure = (
-            f"**{edges:.2f}%** of held-out edges after {seconds:.0f} s of training{seeds}; "
-            f'error at 10 steps {gain:,.{0 if gain >= 10 else 1}f} times below "nothing moves"'
+        rows.append((title, f"{accuracy(edges, seconds, len(runs))}; {forecasts(runs)}", machine(result)))
+    result = load("experiments/accuracy/result")
+    lessons: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for part in [] if result is None else result["parts"].values():
+        lesson = part["figures"]["lesson"]
+        lessons.setdefault((lesson["title"], lesson["systems"]), []).append(part)
+    for (title, systems), parts in lessons.items():
+        found = [part["figures"] for part in parts]
+        directed, undirected = (
+            100 * mean(one[way]["edge_accuracy"] for one in found) for way in ("directed", "undirected")
         )
-        rows.append((title, figure, machine(result)))
+        seconds = mean(one["train_seconds"] for one in found)
+        figure = f"{accuracy(directed, seconds, len(found))}, undirected {undirected:.2f}%"
+        figure += f"; {forecasts([one['undirected'] for one in found])}"
+        rows.append((f"{title}, {systems:,} simulated systems", figure, machine(parts[0])))
     return rows
+
+
+def accuracy(edges: float, seconds: float, seeds: int) -> str:
+    """In words."""
+    repeated = f", mean of {seeds} seeds" if seeds > 1 else ""
+    return f"**{edges:.2f}%** of held-out edges after {seconds:.0f} s of training{repeated}"
+
+
+def forecasts(runs: list[dict[str, Any]]) -> str:
+    """In words."""
+    gain = mean(run["mse_10_nothing_moves"] / run["mse_10"] for run in runs)
+    return f'error at 10 steps {gain:,.{0 if gain >= 10 else 1}f} times below "nothing moves"'
 
 
 def speed_rows() -> list[tuple[str, str, str]]:

@@ -244,7 +244,9 @@ PRESETS: dict[str, Settings] = {
     "springs": Settings(polish_steps=300),
     "springs10": Settings(batch=10, transitions=6, steps=2000, polish_steps=300),
     "charged": Settings(**_WIDE, undirected=True, batch=50, steps=10_000, polish_steps=2000, polish_positions=True),
-    "kuramoto": Settings(judged=("dphi",), batch=50, steps=3000, learning_rate=0.01, polish_steps=1000),
+    "kuramoto": Settings(
+        judged=("dphi",), undirected=True, batch=50, steps=3000, learning_rate=0.01, polish_steps=1000
+    ),
     "metropolis": Settings(
         message=64,
         edge_hidden=(64,),

@@ -22,7 +22,8 @@ def load(name: str) -> dict[str, Any] | None:
 def machine(result: dict[str, Any]) -> str:
     """The machine in a few words."""
     facts = result["machine"]
-    return facts["gpu"] or f"{facts['processor'].split(' @')[0]}, {facts['cores']} cores"
+    cores = "1 core" if facts["cores"] == 1 else f"{facts['cores']} cores"
+    return facts["gpu"] or f"{facts['processor'].split(' @')[0]}, {cores}"
 
 
 def accuracy_rows() -> list[tuple[str, str, str]]:

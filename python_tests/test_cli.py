@@ -217,7 +217,7 @@ def test_training_overwrites_nothing(data, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--preset", "gas"], "springs, charged"),
+        (["--preset", "gas"], "springs, springs10, charged"),
         (["--steps", "0"], "steps: expected"),
         (["--edge-types", "300"], "edge_types"),
         (["--hold-out", "20"], "hold_out: expected 1 to 19"),

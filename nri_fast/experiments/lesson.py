@@ -17,7 +17,7 @@ from nri_fast.settings import PRESETS, Settings
 from nri_fast.simulate import data_name, simulate
 from nri_fast.trajectory_data import TrajectoryData
 
-SMALL_STEPS = 3000  # gradient steps at the small scale, at most
+SMALL_STEPS = 4500  # gradient steps at the small scale, at most
 SMALL_CHARGED = {"message": 32, "edge_hidden": (32,), "node_hidden": (32, 32), "batch": 25}
 SEEDS = {"small": 1, "full": 3}
 

@@ -41,9 +41,7 @@ struct HeldEdges {
   std::vector<int64_t> types;  // [in-degree] kHeld or anything else
 };
 
-template <typename T>
-std::vector<HeldEdges> held_edges(const HeatBathProblem<T>& problem, const ReceiverGroup& group,
-                                  const std::vector<ActiveRow>& rows) {
+std::vector<HeldEdges> held_edges(const std::vector<ActiveRow>& rows) {
   std::vector<HeldEdges> held;
   for (const ActiveRow& row : rows) {
     if (!held.empty() && held.back().receiver == row.receiver) continue;
@@ -88,7 +86,7 @@ class GroupGradient {
         state_width_(padded<T>(library.features)),
         chunk_(std::min(problem.transitions, transitions_in_chunk(group))),
         rows_(active_rows(arena_, problem, group, cotangent)),
-        held_(held_edges(problem, group, rows_)),
+        held_(held_edges(rows_)),
         table_(arena_, problem, library, group, pairs_read(arena_, problem, group, rows_, held_), chunk_, true) {
     const int64_t entities = chunk_ * group.receivers();
     state_ = arena_.take<T>(entities * state_width_);

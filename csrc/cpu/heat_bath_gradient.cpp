@@ -156,12 +156,11 @@ class GroupGradient {
 
   void add_row(const ActiveRow& row, int64_t t, int64_t transition) {
     T* z = z_ + waiting_ * width_;
-    std::copy_n(own_ + (t * group_.receivers() + row.receiver) * width_, width_, z);
-    for (int64_t i = 0; i < row.degree; ++i) {
-      const T* message = table_.projection(row.types[i], row.first_edge + i, t);
-      for (int64_t h = 0; message && h < width_; ++h) z[h] += message[h];
+    const T* sum = own_ + (t * group_.receivers() + row.receiver) * width_;
+    for (int64_t i = 0; i < row.degree; ++i, sum = z) {
+      add_two(sum, table_.projection(row.types[i], row.first_edge + i, t), width_, false, z);
     }
-    for (int64_t h = 0; !module_.rest.layers.empty() && h < width_; ++h) z[h] = z[h] < T(0) ? T(0) : z[h];
+    add_two(sum, static_cast<const T*>(nullptr), width_, !module_.rest.layers.empty(), z);
     const int64_t offset = (group_.first_node + row.receiver - table_.node_base()) * library_.features;
     block_[waiting_++] = {&row, t, table_.state_before(transition) + offset, table_.state_after(transition) + offset};
   }
@@ -189,29 +188,27 @@ class GroupGradient {
 
   void send_back(const Waiting& waiting, const T* gradient) {
     const ActiveRow& row = *waiting.row;
-    const int64_t width = module_.first_width();
     T* own = own_gradient_ + (waiting.transition * group_.receivers() + row.receiver) * width_;
-    for (int64_t h = 0; h < width; ++h) own[h] += gradient[h];
+    add_two(own, gradient, width_, false, own);
     for (int64_t i = 0; i < row.degree; ++i) {
       if (row.types[i] == kHeld) continue;
       const TypeMessages<T>& type = table_.types()[row.types[i]];
       const int64_t slot = type.slot[row.first_edge + i];
       if (slot < 0) continue;
       T* sent = projection_gradient_[row.types[i]] + (waiting.transition * type.wanted + slot) * width_;
-      for (int64_t h = 0; h < width; ++h) sent[h] += gradient[h];
+      add_two(sent, gradient, width_, false, sent);
     }
   }
 
   // What a held edge sent is part of the receiver's own sum in every row.
   void send_back_to_held(int64_t count) {
-    const int64_t width = module_.first_width();
     for (const HeldEdges& held : held_) {
       for_held_types(problem_, group_, held.types, held.first_edge, [&](int64_t k, int64_t e, T weight) {
         const TypeMessages<T>& type = table_.types()[k];
         for (int64_t t = 0; type.slot[e] >= 0 && t < count; ++t) {
           const T* own = own_gradient_ + (t * group_.receivers() + held.receiver) * width_;
           T* sent = projection_gradient_[k] + (t * type.wanted + type.slot[e]) * width_;
-          for (int64_t h = 0; h < width; ++h) sent[h] += weight * own[h];
+          add_weighted(weight, own, width_, sent);
         }
       });
     }

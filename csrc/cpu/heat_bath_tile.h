@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "cpu/mlp.h"
@@ -38,12 +39,11 @@ struct SplitLibrary {
     }
     const int64_t in = message + features, out = library.node_sizes[1];
     for (int64_t m = 0; m < library.node_types; ++m) {
-      const int64_t own_gradient = gradient_size + out * padded<T>(message) + padded<T>(out);
-      node.push_back(
-          {Layer<T>(parameters, in, nullptr, message, out, with_backward, gradient_size),
-           Layer<T>(parameters + message, in, parameters + out * in, features, out, with_backward, own_gradient),
-           Mlp<T>{}});
-      gradient_size = own_gradient + out * padded<T>(features) + padded<T>(out);
+      Layer<T> projection(parameters, in, nullptr, message, out, with_backward, gradient_size);
+      gradient_size += projection.gradient_size();
+      Layer<T> own(parameters + message, in, parameters + out * in, features, out, with_backward, gradient_size);
+      gradient_size += own.gradient_size();
+      node.push_back({std::move(projection), std::move(own), Mlp<T>{}});
       parameters = pack_layers(node.back().rest, library.node_sizes, 1, library.node_layers,
                                parameters + out * in + out, with_backward, &gradient_size);
     }
@@ -52,15 +52,11 @@ struct SplitLibrary {
   void unpad(const T* gradients, T* parameters) const {
     for (const Mlp<T>& module : edge) parameters = unpad_gradient(module, gradients, parameters);
     for (const SplitNodeModule<T>& module : node) {
-      const Layer<T>&projection = module.projection, &own = module.own;
-      for (int64_t o = 0; o < own.out; ++o) {
-        const T* left = gradients + projection.gradient + o * padded<T>(message);
-        const T* right = gradients + own.gradient + o * padded<T>(features);
-        parameters = std::copy(left, left + message, parameters);
-        parameters = std::copy(right, right + features, parameters);
+      for (int64_t o = 0; o < module.first_width(); ++o) {
+        parameters = module.projection.copy_weight_gradient(gradients, o, parameters);
+        parameters = module.own.copy_weight_gradient(gradients, o, parameters);
       }
-      const T* bias = gradients + own.bias_gradient();
-      parameters = std::copy(bias, bias + own.out, parameters);
+      parameters = module.own.copy_bias_gradient(gradients, parameters);
       parameters = unpad_gradient(module.rest, gradients, parameters);
     }
   }

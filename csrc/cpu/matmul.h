@@ -62,7 +62,7 @@ inline void multiply_block(const Product<T>& p, int64_t row, int64_t column, con
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) {
       V value = sum[r][v];
-      if constexpr (kFinish == Finish::relu) value = value < T(0) ? V{} : value;  // a NaN stays a NaN
+      if constexpr (kFinish == Finish::relu) value = Simd<T>::positive_part(value);
       if constexpr (kFinish == Finish::mask) {
         const V gate = Simd<T>::load(p.mask + (row + r) * p.mask_stride + column + v * kLanes);
         value = gate > T(0) ? value : V{};

@@ -7,24 +7,32 @@
 #include "common/views.h"
 #include "cpu/arena.h"
 #include "cpu/matmul.h"
+#include "cpu/narrow.h"
+#include "cpu/row_sums.h"
 
 namespace nri::cpu::NRI_CPU_VARIANT {
 
-// One linear layer y = W x + b. Gradients are gathered in a padded copy of the weights, [out, padded(in)], then bias.
+// One linear layer y = W x + b. Gradients of W are gathered in rows that are padded to vectors: a row per output or a row
+// per input, whichever wastes less; the gradient of b follows.
 template <typename T>
 struct Layer {
   int64_t in, out;
-  std::vector<T> forward;   // W transposed, packed: depth in, columns out
+  std::vector<T> forward;   // W transposed, packed: depth in, columns out; or as pack_narrow() leaves it
   std::vector<T> bias;      // [padded(out)]
   std::vector<T> backward;  // W, packed: depth out, columns in; empty when no gradient is wanted
-  int64_t gradient;         // offset of this layer's weight gradient; its bias gradient follows
-  int64_t bias_gradient() const { return gradient + out * padded<T>(in); }
+  int64_t gradient;         // offset of this layer's gradients
 
   // weight: element (o, i) at weight[o * row_stride + i]; bias may be null: zero
   Layer(const T* weight, int64_t row_stride, const T* bias_values, int64_t in_, int64_t out_, bool with_backward,
         int64_t gradient_)
-      : in(in_), out(out_), forward(in_ * padded<T>(out_)), bias(padded<T>(out_)), gradient(gradient_) {
-    pack_panels(weight, in, out, int64_t{1}, row_stride, forward.data());
+      : in(in_), out(out_), bias(std::max(padded<T>(out_), kNarrow)), gradient(gradient_) {
+    if (is_narrow(out)) {
+      forward.resize(narrow_size(in));
+      pack_narrow(weight, in, out, row_stride, forward.data());
+    } else {
+      forward.resize(in * padded<T>(out));
+      pack_panels(weight, in, out, int64_t{1}, row_stride, forward.data());
+    }
     for (int64_t o = 0; bias_values && o < out; ++o) bias[o] = bias_values[o];
     if (with_backward) {
       backward.resize(out * padded<T>(in));
@@ -32,8 +40,15 @@ struct Layer {
     }
   }
 
+  int64_t gradient_size() const { return weight_gradient_size() + padded<T>(out); }
+
   // output [rows, out] = input [rows, in] W^T + b, then ReLU if asked for
   void apply(const T* input, int64_t rows, T* output, bool relu) const {
+    if (is_narrow(out)) {
+      multiply_narrow<T>({out, in, input, padded<T>(in), forward.data(), bias.data(), output, padded<T>(out)}, rows,
+                         relu);
+      return;
+    }
     const Product<T> p{rows,           padded<T>(out), in,      input, padded<T>(in), forward.data(), 0, output,
                        padded<T>(out), bias.data(),    nullptr, 0};
     if (relu) {
@@ -55,18 +70,36 @@ struct Layer {
     }
   }
 
-  // gradients[gradient ...] += output_gradient^T input, and the sums of output_gradient for the bias
+  // Adds output_gradient^T input, and the sums of output_gradient for the bias, to this layer's part of `gradients`.
   void add_gradient(const T* input, const T* output_gradient, int64_t rows, T* gradients) const {
+    const int64_t in_stride = padded<T>(in), out_stride = padded<T>(out);
     T* weight = gradients + gradient;
-    multiply<T, Start::accumulate, Finish::plain, Left::depth_is_rows, Right::strided>(
-        {out, padded<T>(in), rows, output_gradient, padded<T>(out), input, padded<T>(in), weight, padded<T>(in),
-         nullptr, nullptr, 0});
-    T* sums = gradients + bias_gradient();
-    const int64_t width = padded<T>(out);
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t o = 0; o < width; ++o) sums[o] += output_gradient[r * width + o];
+    constexpr auto multiply_rows = multiply<T, Start::accumulate, Finish::plain, Left::depth_is_rows, Right::strided>;
+    if (row_per_output()) {
+      multiply_rows({out, in_stride, rows, output_gradient, out_stride, input, in_stride, weight, in_stride, nullptr,
+                     nullptr, 0});
+    } else {
+      multiply_rows({in, out_stride, rows, input, in_stride, output_gradient, out_stride, weight, out_stride, nullptr,
+                     nullptr, 0});
     }
+    add_rows(output_gradient, rows, out_stride, weight + weight_gradient_size());
   }
+
+  // Copies the gradient of output o's weights; returns the end of what it wrote.
+  T* copy_weight_gradient(const T* gradients, int64_t o, T* values) const {
+    const T* weight = gradients + gradient;
+    if (row_per_output()) return std::copy_n(weight + o * padded<T>(in), in, values);
+    for (int64_t i = 0; i < in; ++i) *values++ = weight[i * padded<T>(out) + o];
+    return values;
+  }
+
+  T* copy_bias_gradient(const T* gradients, T* values) const {
+    return std::copy_n(gradients + gradient + weight_gradient_size(), out, values);
+  }
+
+ private:
+  bool row_per_output() const { return out * padded<T>(in) <= in * padded<T>(out); }
+  int64_t weight_gradient_size() const { return row_per_output() ? out * padded<T>(in) : in * padded<T>(out); }
 };
 
 // A module: linear layers with ReLU between them, and after the last one too if relu_last.
@@ -116,7 +149,7 @@ const T* pack_layers(Mlp<T>& module, const int64_t* sizes, int64_t first, int64_
   for (int64_t l = first; l < last; ++l) {
     const int64_t in = sizes[l], out = sizes[l + 1];
     module.layers.emplace_back(parameters, in, parameters + out * in, in, out, with_backward, *gradient_size);
-    *gradient_size += out * padded<T>(in) + padded<T>(out);
+    *gradient_size += module.layers.back().gradient_size();
     parameters += out * in + out;
   }
   return parameters;
@@ -126,12 +159,8 @@ const T* pack_layers(Mlp<T>& module, const int64_t* sizes, int64_t first, int64_
 template <typename T>
 T* unpad_gradient(const Mlp<T>& module, const T* gradients, T* parameters) {
   for (const Layer<T>& layer : module.layers) {
-    for (int64_t o = 0; o < layer.out; ++o) {
-      const T* row = gradients + layer.gradient + o * padded<T>(layer.in);
-      parameters = std::copy(row, row + layer.in, parameters);
-    }
-    const T* bias = gradients + layer.bias_gradient();
-    parameters = std::copy(bias, bias + layer.out, parameters);
+    for (int64_t o = 0; o < layer.out; ++o) parameters = layer.copy_weight_gradient(gradients, o, parameters);
+    parameters = layer.copy_bias_gradient(gradients, parameters);
   }
   return parameters;
 }

@@ -44,9 +44,7 @@ void message_passing_step_backward(const PackedLibrary<T>& library, const Wiring
     const T* sum_gradient = room.node.input + wiring.node_row[v] * node_stride;
     for (int64_t e = wiring.in_begin[v]; e < wiring.in_begin[v + 1]; ++e) {
       const int64_t offset = wiring.edge_row[e] * message_stride;
-      const T* sent = kept.edge.output.back() + offset;
-      T* out = room.edge.output.back() + offset;
-      for (int64_t h = 0; h < message; ++h) out[h] = sent[h] > T(0) ? sum_gradient[h] : T(0);
+      mask_row(sum_gradient, kept.edge.output.back() + offset, message_stride, room.edge.output.back() + offset);
     }
   }
   for (size_t k = 0; k < library.edge.size(); ++k) {

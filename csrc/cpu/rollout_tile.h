@@ -118,6 +118,16 @@ struct StepActivations {
       : edge(arena, library.edge.back(), wiring.edges, keep), node(arena, library.node.back(), wiring.nodes, keep) {}
 };
 
+// A plain loop: a state is a few numbers, for which calling memmove costs more than the copy.
+template <typename T>
+inline void copy_state(const T* state, int64_t features, T* copy) {
+  if (features == 4) {
+    for (int64_t d = 0; d < 4; ++d) copy[d] = state[d];
+  } else {
+    for (int64_t d = 0; d < features; ++d) copy[d] = state[d];
+  }
+}
+
 // next = state + node module's output; both [nodes, D], row stride D. next may be state itself.
 template <typename T>
 void message_passing_step(const PackedLibrary<T>& library, const Wiring<T>& wiring, const T* state, T* next,
@@ -132,8 +142,8 @@ void message_passing_step(const PackedLibrary<T>& library, const Wiring<T>& wiri
   for (int64_t v = 0; any_edge_module && v < wiring.nodes; ++v) {
     for (int64_t e = wiring.in_begin[v]; e < wiring.in_begin[v + 1]; ++e) {
       T* pair = room.edge.input + wiring.edge_row[e] * pair_stride;
-      std::copy_n(state + wiring.sender[e] * features, features, pair);
-      std::copy_n(state + v * features, features, pair + features);
+      copy_state(state + wiring.sender[e] * features, features, pair);
+      copy_state(state + v * features, features, pair + features);
     }
   }
   for (size_t k = 0; k < library.edge.size(); ++k) {
@@ -147,12 +157,9 @@ void message_passing_step(const PackedLibrary<T>& library, const Wiring<T>& wiri
   }
   for (int64_t v = 0; v < wiring.nodes; ++v) {
     T* row = room.node.input + wiring.node_row[v] * node_stride;
-    std::fill_n(row, message, T(0));
-    for (int64_t e = wiring.in_begin[v]; any_edge_module && e < wiring.in_begin[v + 1]; ++e) {
-      const T* sent = messages + wiring.edge_row[e] * message_stride;
-      for (int64_t h = 0; h < message; ++h) row[h] += sent[h];
-    }
-    std::copy_n(state + v * features, features, row + message);
+    const int64_t begin = wiring.in_begin[v], incoming = any_edge_module ? wiring.in_begin[v + 1] - begin : 0;
+    sum_listed_rows(messages, wiring.edge_row + begin, incoming, message_stride, row);
+    copy_state(state + v * features, features, row + message);  // where the sum's padding was
   }
   for (size_t m = 0; m < library.node.size(); ++m) {
     const int64_t first = wiring.node_group[m], rows = wiring.node_group[m + 1] - first;

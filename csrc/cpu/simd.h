@@ -6,6 +6,11 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 namespace nri::cpu::NRI_CPU_VARIANT {
 
@@ -29,6 +34,20 @@ struct Simd {
 
   static Vector load(const T* p) { return *reinterpret_cast<const Unaligned*>(p); }
   static void store(T* p, Vector v) { *reinterpret_cast<Unaligned*>(p) = v; }
+
+  // ReLU; a NaN stays a NaN.
+  static Vector positive_part(Vector v) {
+#if defined(__AVX512F__)
+    // With a mask, because GCC 12 warns about its own header for the forms without.
+    if constexpr (std::is_same_v<T, float>) return _mm512_maskz_max_ps(0xFFFF, Vector{}, v);
+    if constexpr (std::is_same_v<T, double>) return _mm512_maskz_max_pd(0xFF, Vector{}, v);
+#elif defined(__AVX2__)
+    if constexpr (std::is_same_v<T, float>) return _mm256_max_ps(Vector{}, v);
+    if constexpr (std::is_same_v<T, double>) return _mm256_max_pd(Vector{}, v);
+#else
+    return v < T(0) ? Vector{} : v;
+#endif
+  }
 };
 
 // Row strides are multiples of a vector, so that whole vectors can be read and written at the end of a row.

@@ -8,15 +8,23 @@
 
 namespace nri::cpu::NRI_CPU_VARIANT {
 
-// e = mean over features of weight[d] * (predicted - recorded)^2, in double
-template <typename T>
-inline double weighted_error(const ErrorView<T>& error, int64_t features, const T* predicted, const T* recorded) {
+// e = mean over features of weight[d] * (predicted - recorded)^2, in double. kFeatures: known when compiling, or 0.
+template <int kFeatures, typename T>
+inline double weighted_error_of(const ErrorView<T>& error, int64_t features, const T* predicted, const T* recorded) {
+  if (kFeatures) features = kFeatures;
   double sum = 0;
   for (int64_t d = 0; d < features; ++d) {
     const double difference = static_cast<double>(predicted[d]) - static_cast<double>(recorded[d]);
     sum += static_cast<double>(error.weight[d]) * difference * difference;
   }
   return sum / static_cast<double>(features);
+}
+
+// Four features, positions and velocities in two dimensions, are what most recordings hold.
+template <typename T>
+inline double weighted_error(const ErrorView<T>& error, int64_t features, const T* predicted, const T* recorded) {
+  return features == 4 ? weighted_error_of<4>(error, features, predicted, recorded)
+                       : weighted_error_of<0>(error, features, predicted, recorded);
 }
 
 template <typename T>

@@ -95,7 +95,7 @@ class BounceGrad:
         self._step = 0
         self._epoch_counts = [0] * len(ops.COUNTS)
         self.forecaster = library
-        self._optimiser = torch.optim.Adam(library.parameters(), lr=settings.learning_rate)
+        self._optimiser = torch.optim.Adam(library.parameters(), lr=settings.learning_rate, fused=True)
 
     @property
     def total_steps(self) -> int:
@@ -257,7 +257,7 @@ class BounceGrad:
         """Forecasts get modules of their own: those that judge structures stay as they are."""
         free = self.library.with_positions() if self.settings.polish_positions else copy.deepcopy(self.library)
         self.forecaster = free
-        self._optimiser = torch.optim.Adam(free.parameters(), lr=self.settings.polish_rate)
+        self._optimiser = torch.optim.Adam(free.parameters(), lr=self.settings.polish_rate, fused=True)
 
     def _chain_temperature(self, systems: SystemSet) -> float:
         """Of this step's Metropolis bounce, in units of the energy."""
@@ -312,7 +312,7 @@ class BounceGrad:
             return False
         self._optimiser.zero_grad(set_to_none=True)
         parameters.backward(result.gradient)
-        torch.nn.utils.clip_grad_norm_(self.forecaster.parameters(), self.settings.clip)
+        torch.nn.utils.clip_grad_norm_(self.forecaster.parameters(), self.settings.clip, foreach=True)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         self._optimiser.step()

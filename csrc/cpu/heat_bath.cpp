@@ -167,7 +167,8 @@ void score_group(const HeatBathProblem<T>& problem, const SplitLibrary<T>& libra
 template <typename T>
 void heat_bath_scores_variant(const HeatBathProblem<T>& problem, T* scores, const Execution& execution) {
   if (problem.graph.systems == 0) return;
-  const SplitLibrary<T> library(problem.library, false);
+  const auto packed = PackedCache<SplitLibrary<T>, T>::get(problem.library);
+  const SplitLibrary<T>& library = *packed;
   const std::vector<ReceiverGroup> groups = group_receivers(problem);
   parallel_for(execution.threads, static_cast<int64_t>(groups.size()),
                [&](int64_t i, int) { score_group(problem, library, groups[i], scores); });

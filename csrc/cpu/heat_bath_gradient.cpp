@@ -247,7 +247,8 @@ class GroupGradient {
 template <typename T>
 void heat_bath_gradient_variant(const HeatBathProblem<T>& problem, const T* cotangent, T* parameter_gradient,
                                 const Execution& execution) {
-  const SplitLibrary<T> library(problem.library, true);
+  const auto packed = PackedCache<SplitLibrary<T>, T>::get(problem.library);
+  const SplitLibrary<T>& library = *packed;
   const std::vector<ReceiverGroup> groups = group_receivers(problem);
   const std::vector<T> total = sum_gradients<T>(
       library.gradient_size, execution.threads, static_cast<int64_t>(groups.size()),

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cpu/mlp.h"
+#include "cpu/packed_cache.h"
 #include "ops/heat_bath.h"
 
 namespace nri::cpu::NRI_CPU_VARIANT {
@@ -29,23 +30,23 @@ struct SplitLibrary {
   std::vector<SplitNodeModule<T>> node;
   int64_t gradient_size = 0;
 
-  SplitLibrary(const LibraryView<T>& library, bool with_backward)
+  explicit SplitLibrary(const LibraryView<T>& library)
       : features(library.features), message(library.message()), edge(library.edge_types) {
     const T* parameters = library.parameters;
     for (int64_t k = library.first_type(); k < library.edge_types; ++k) {
       edge[k].relu_last = true;
       parameters =
-          pack_layers(edge[k], library.edge_sizes, 0, library.edge_layers, parameters, with_backward, &gradient_size);
+          pack_layers(edge[k], library.edge_sizes, 0, library.edge_layers, parameters, &gradient_size);
     }
     const int64_t in = message + features, out = library.node_sizes[1];
     for (int64_t m = 0; m < library.node_types; ++m) {
-      Layer<T> projection(parameters, in, nullptr, message, out, with_backward, gradient_size);
+      Layer<T> projection(parameters, in, nullptr, message, out, gradient_size);
       gradient_size += projection.gradient_size();
-      Layer<T> own(parameters + message, in, parameters + out * in, features, out, with_backward, gradient_size);
+      Layer<T> own(parameters + message, in, parameters + out * in, features, out, gradient_size);
       gradient_size += own.gradient_size();
       node.push_back({std::move(projection), std::move(own), Mlp<T>{}});
       parameters = pack_layers(node.back().rest, library.node_sizes, 1, library.node_layers,
-                               parameters + out * in + out, with_backward, &gradient_size);
+                               parameters + out * in + out, &gradient_size);
     }
   }
 

@@ -19,13 +19,16 @@ struct Layer {
   int64_t in, out;
   std::vector<T> forward;   // W transposed, packed: depth in, columns out; or as pack_narrow() leaves it
   std::vector<T> bias;      // [padded(out)]
-  std::vector<T> backward;  // W, packed: depth out, columns in; empty when no gradient is wanted
+  std::vector<T> backward;  // W, packed: depth out, columns in
   int64_t gradient;         // offset of this layer's gradients
 
   // weight: element (o, i) at weight[o * row_stride + i]; bias may be null: zero
-  Layer(const T* weight, int64_t row_stride, const T* bias_values, int64_t in_, int64_t out_, bool with_backward,
-        int64_t gradient_)
-      : in(in_), out(out_), bias(std::max(padded<T>(out_), kNarrow)), gradient(gradient_) {
+  Layer(const T* weight, int64_t row_stride, const T* bias_values, int64_t in_, int64_t out_, int64_t gradient_)
+      : in(in_),
+        out(out_),
+        bias(std::max(padded<T>(out_), kNarrow)),
+        backward(out_ * padded<T>(in_)),
+        gradient(gradient_) {
     if (is_narrow(out)) {
       forward.resize(narrow_size(in));
       pack_narrow(weight, in, out, row_stride, forward.data());
@@ -34,10 +37,7 @@ struct Layer {
       pack_panels(weight, in, out, int64_t{1}, row_stride, forward.data());
     }
     for (int64_t o = 0; bias_values && o < out; ++o) bias[o] = bias_values[o];
-    if (with_backward) {
-      backward.resize(out * padded<T>(in));
-      pack_panels(weight, out, in, row_stride, int64_t{1}, backward.data());
-    }
+    pack_panels(weight, out, in, row_stride, int64_t{1}, backward.data());
   }
 
   int64_t gradient_size() const { return weight_gradient_size() + padded<T>(out); }
@@ -145,10 +145,10 @@ struct Mlp {
 // Appends layers first .. last - 1 of a module to `module`; returns the parameters behind them.
 template <typename T>
 const T* pack_layers(Mlp<T>& module, const int64_t* sizes, int64_t first, int64_t last, const T* parameters,
-                     bool with_backward, int64_t* gradient_size) {
+                     int64_t* gradient_size) {
   for (int64_t l = first; l < last; ++l) {
     const int64_t in = sizes[l], out = sizes[l + 1];
-    module.layers.emplace_back(parameters, in, parameters + out * in, in, out, with_backward, *gradient_size);
+    module.layers.emplace_back(parameters, in, parameters + out * in, in, out, *gradient_size);
     *gradient_size += module.layers.back().gradient_size();
     parameters += out * in + out;
   }
@@ -173,17 +173,17 @@ struct PackedLibrary {
   std::vector<Mlp<T>> node;  // [M]
   int64_t gradient_size = 0;
 
-  PackedLibrary(const LibraryView<T>& library, bool with_backward)
+  explicit PackedLibrary(const LibraryView<T>& library)
       : features(library.features), message(library.message()), edge(library.edge_types), node(library.node_types) {
     const T* parameters = library.parameters;
     for (int64_t k = library.first_type(); k < library.edge_types; ++k) {
       edge[k].relu_last = true;
       parameters =
-          pack_layers(edge[k], library.edge_sizes, 0, library.edge_layers, parameters, with_backward, &gradient_size);
+          pack_layers(edge[k], library.edge_sizes, 0, library.edge_layers, parameters, &gradient_size);
     }
     for (Mlp<T>& module : node) {
       parameters =
-          pack_layers(module, library.node_sizes, 0, library.node_layers, parameters, with_backward, &gradient_size);
+          pack_layers(module, library.node_sizes, 0, library.node_layers, parameters, &gradient_size);
     }
   }
 

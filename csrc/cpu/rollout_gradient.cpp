@@ -7,6 +7,11 @@
 namespace nri::cpu::NRI_CPU_VARIANT {
 namespace {
 
+// A tile keeps all its steps' activations for the way back if they take no more than this. Otherwise it keeps its
+// states, from which each step is run once more: the same bits for a third more work, and memory that hardly grows with
+// the roll-out.
+constexpr int64_t kMostKept = int64_t{8} << 20;
+
 // Room for the gradients that travel backwards through one step.
 template <typename T>
 struct StepGradients {
@@ -88,7 +93,8 @@ struct GradientCall {
     const Wiring<T> wiring(arena, graph, problem.library.edge_types, problem.library.node_types,
                            rollouts.data() + first, count, edge_types, problem.node_types);
     const int64_t length = segments.length(rollouts[first].segment);
-    std::vector<StepActivations<T>> kept;
+    std::vector<StepActivations<T>> kept{StepActivations<T>(arena, library, wiring, true)};
+    const bool keep_all = length * kept[0].values() * static_cast<int64_t>(sizeof(T)) <= kMostKept;
     kept.reserve(length);
     std::vector<T*> state{arena.take<T>(wiring.nodes * features)};
     for (int64_t i = 0; i < count; ++i) {
@@ -97,17 +103,19 @@ struct GradientCall {
                   state[0] + wiring.first_node[i] * features);
     }
     for (int64_t t = 0; t < length; ++t) {
-      kept.emplace_back(arena, library, wiring, true);
+      if (keep_all && t > 0) kept.emplace_back(arena, library, wiring, true);
       state.push_back(arena.take<T>(wiring.nodes * features));
-      message_passing_step(library, wiring, state[t], state[t + 1], kept[t]);
+      message_passing_step(library, wiring, state[t], state[t + 1], kept.back());
     }
 
     const StepGradients<T> room(arena, library, wiring);
     T* gradient = arena.take<T>(wiring.nodes * features);
+    T* again = arena.take<T>(wiring.nodes * features);
     std::fill_n(gradient, wiring.nodes * features, T(0));
     for (int64_t t = length; t > 0; --t) {
       for (int64_t i = 0; i < count; ++i) add_error_gradient(wiring, first, i, t, state[t], gradient);
-      message_passing_step_backward(library, wiring, kept[t - 1], room, gradient, parameters);
+      if (!keep_all && t < length) message_passing_step(library, wiring, state[t - 1], again, kept[0]);
+      message_passing_step_backward(library, wiring, kept[keep_all ? t - 1 : 0], room, gradient, parameters);
     }
     for (int64_t i = 0; start_gradient && i < count; ++i) {
       const Rollout& r = rollouts[first + i];
@@ -158,7 +166,8 @@ template <typename T>
 void rollout_gradient_variant(const RolloutProblem<T>& problem, const uint8_t* edge_types, const T* cotangent,
                               T* energy, T* parameter_gradient, T* state_gradient, const Execution& execution) {
   const GraphView& graph = problem.graph;
-  const PackedLibrary<T> library(problem.library, true);
+  const auto packed = PackedCache<PackedLibrary<T>, T>::get(problem.library);
+  const PackedLibrary<T>& library = *packed;
   const int64_t features = library.features;
   const Segments segments(problem.trajectories.steps, problem.rollout);
   std::vector<Rollout> rollouts;

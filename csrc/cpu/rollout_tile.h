@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cpu/mlp.h"
+#include "cpu/packed_cache.h"
 #include "ops/rollout_energy.h"
 
 namespace nri::cpu::NRI_CPU_VARIANT {
@@ -84,20 +85,23 @@ struct Activations {
   T* input;                // [rows, padded(in)]
   std::vector<T*> output;  // per layer; row r begins at output[l] + r * room[l]
   std::vector<int64_t> room;
+  int64_t values = 0;  // numbers held
 
   // keep: every layer's output is wanted afterwards (for a backward pass); otherwise only the last one's is.
   Activations(Arena& arena, const Mlp<T>& module, int64_t rows, bool keep) {
     const size_t layers = module.layers.size();
     if (layers == 0) return;
-    input = arena.take<T>(rows * padded<T>(module.layers[0].in));
+    values = rows * padded<T>(module.layers[0].in);
+    input = arena.take<T>(values);
     T* spare[2] = {nullptr, nullptr};
     for (size_t l = 0; l < layers; ++l) {
       const bool own = keep || l + 1 == layers;
       room.push_back(own ? padded<T>(module.layers[l].out) : module.widest());
-      if (own) {
+      if (own || !spare[l % 2]) {
+        values += rows * room[l];
         output.push_back(arena.take<T>(rows * room[l]));
+        if (!own) spare[l % 2] = output.back();
       } else {
-        if (!spare[l % 2]) spare[l % 2] = arena.take<T>(rows * room[l]);
         output.push_back(spare[l % 2]);
       }
     }
@@ -116,6 +120,7 @@ struct StepActivations {
   Activations<T> edge, node;
   StepActivations(Arena& arena, const PackedLibrary<T>& library, const Wiring<T>& wiring, bool keep)
       : edge(arena, library.edge.back(), wiring.edges, keep), node(arena, library.node.back(), wiring.nodes, keep) {}
+  int64_t values() const { return edge.values + node.values; }
 };
 
 // A plain loop: a state is a few numbers, for which calling memmove costs more than the copy.

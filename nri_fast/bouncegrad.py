@@ -36,6 +36,7 @@ CHECKPOINT_SECONDS = 30.0
 HIGHEST_TEMPERATURE = 10.0  # of a chain, in units of the energy; robust energies are logarithms
 GEOMETRIC = 0.1, 1e-5  # first and last temperature of a chain that is cooled geometrically
 MOST_SKIPPED = 20  # gradient steps in a row that may be skipped because they are not finite
+RESIDUALS_EVERY = 4  # steps; what is followed changes slowly
 
 
 class DivergedError(RuntimeError):
@@ -224,7 +225,7 @@ class BounceGrad:
                 self.plateau.update(sum(finite) / len(finite) if finite else math.inf)
                 self._epoch_losses = []
         self._record(result, rate)
-        if self.settings.robust and not polishing:
+        if self.settings.robust and not polishing and self._step % RESIDUALS_EVERY == 0:
             self._follow_residuals(systems, batch, parameters.detach())
         self._step += 1
 

@@ -155,12 +155,12 @@ class GroupGradient {
   }
 
   void add_row(const ActiveRow& row, int64_t t, int64_t transition) {
-    T* z = z_ + waiting_ * width_;
-    const T* sum = own_ + (t * group_.receivers() + row.receiver) * width_;
-    for (int64_t i = 0; i < row.degree; ++i, sum = z) {
-      add_two(sum, table_.projection(row.types[i], row.first_edge + i, t), width_, false, z);
+    sent_.clear();
+    for (int64_t i = 0; i < row.degree; ++i) {
+      if (const T* message = table_.projection(row.types[i], row.first_edge + i, t)) sent_.push_back(message);
     }
-    add_two(sum, static_cast<const T*>(nullptr), width_, !module_.rest.layers.empty(), z);
+    add_all(own_ + (t * group_.receivers() + row.receiver) * width_, sent_.data(), static_cast<int64_t>(sent_.size()),
+            width_, !module_.rest.layers.empty(), z_ + waiting_ * width_);
     const int64_t offset = (group_.first_node + row.receiver - table_.node_base()) * library_.features;
     block_[waiting_++] = {&row, t, table_.state_before(transition) + offset, table_.state_after(transition) + offset};
   }
@@ -238,6 +238,7 @@ class GroupGradient {
   T *state_, *own_, *own_gradient_;              // [chunk * receivers, ...]
   std::vector<T*> projection_gradient_;          // per type [wanted * chunk, width]
   std::vector<std::vector<T*>> layer_gradient_;  // per type and edge layer
+  std::vector<const T*> sent_;                   // projected messages of the row being added up
   T *z_, *z_gradient_;                           // [kNodeRows, width]
   std::vector<T*> output_, output_gradient_;     // per layer of the rest
   Waiting block_[kNodeRows];

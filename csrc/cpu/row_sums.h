@@ -46,6 +46,22 @@ void sum_listed_rows(const T* matrix, const int64_t* list, int64_t count, int64_
   });
 }
 
+// sum [width] = first + the others, then ReLU if asked for
+template <typename T>
+void add_all(const T* first, const T* const* others, int64_t count, int64_t width, bool relu, T* sum) {
+  using S = Simd<T>;
+  for_panels<T>(width, [&](auto vectors, int64_t column) {
+    typename S::Vector total[vectors];
+    for (int v = 0; v < vectors; ++v) total[v] = S::load(first + column + v * S::kLanes);
+    for (int64_t i = 0; i < count; ++i) {
+      for (int v = 0; v < vectors; ++v) total[v] += S::load(others[i] + column + v * S::kLanes);
+    }
+    for (int v = 0; v < vectors; ++v) {
+      S::store(sum + column + v * S::kLanes, relu ? S::positive_part(total[v]) : total[v]);
+    }
+  });
+}
+
 // sum [width] = a + b, then ReLU if asked for; b may be null: zero
 template <typename T>
 void add_two(const T* a, const T* b, int64_t width, bool relu, T* sum) {

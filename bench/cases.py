@@ -124,8 +124,8 @@ class Case:
     def fitted(self, gflop: float, passes: int = 1) -> Case:
         """The case, cut down until it takes at most so much work.
 
-        The number of systems is what a case is about, so recordings are shortened first, to one roll-out, then to one of
-        two steps; systems are left out last.
+        The number of systems is what a case is about, so recordings are shortened first, to one roll-out, then to one
+        of two steps; systems are left out last.
         """
         case = self
         for steps, rollout in ((self.steps, self.rollout), (ROLLOUT + 1, ROLLOUT), (3, 2)):

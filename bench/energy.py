@@ -47,9 +47,7 @@ def rows(effort: Effort) -> Iterator[Row]:
         yield contest.measure(effort)
 
 
-def peers_of(
-    problem: RolloutProblem, effort: Effort, gflop: float
-) -> tuple[dict[str, TorchRollouts], dict[str, str]]:
+def peers_of(problem: RolloutProblem, effort: Effort, gflop: float) -> tuple[dict[str, TorchRollouts], dict[str, str]]:
     """Peers that can take part in a case, and why the others do not."""
     peers: dict[str, TorchRollouts] = {"bucketed": Bucketed(problem), "masked": Masked(problem)}
     left_out: dict[str, str] = {}

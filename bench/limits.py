@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from bench.timer import Times, Work
@@ -17,6 +18,7 @@ from nri_fast import _core
 COPIED_BYTES = 64 << 20
 BLOCKS = 64  # of multiply-adds a thread: a few milliseconds
 ROWS, WIDTH = 4096, 256
+PEAK = "peak_gflops"
 
 
 @dataclass(frozen=True)
@@ -28,17 +30,20 @@ class Limit:
 
 
 def limits(threads: int) -> dict[str, Limit]:
-    """``peak_gflops``, ``copy_gb_per_s`` and ``library_product_gflops`` of so many threads."""
+    """`PEAK`, ``copy_gb_per_s`` and ``library_product_gflops`` of so many threads."""
     operations = _core.fma_operations(threads, BLOCKS * threads)
     source, target = torch.zeros(COPIED_BYTES // 4), torch.zeros(COPIED_BYTES // 4)
     rows, weight, out = torch.rand(ROWS, WIDTH), torch.rand(WIDTH, WIDTH), torch.zeros(ROWS, WIDTH)
     return {
-        "peak_gflops": Limit(lambda: _core.fma_operations(threads, BLOCKS * threads), operations / 1e9),
+        PEAK: Limit(lambda: _core.fma_operations(threads, BLOCKS * threads), operations / 1e9),
         "copy_gb_per_s": Limit(lambda: target.copy_(source), 2 * COPIED_BYTES / 1e9),
         "library_product_gflops": Limit(lambda: torch.mm(rows, weight, out=out), 2e-9 * ROWS * WIDTH * WIDTH),
     }
 
 
-def figures(limit: Limit, times: Times) -> float:
-    """Median rate, in 1e9 a second."""
-    return round(limit.amount / times.median, 1)
+def figures(floor: dict[str, Limit], times: dict[str, Times]) -> dict[str, float]:
+    """Median rates, in 1e9 a second; of the peak, which everything is divided by, the quartiles too."""
+    rates = {name: round(limit.amount / times[name].median, 1) for name, limit in floor.items()}
+    low, high = np.quantile(times[PEAK].seconds, (0.75, 0.25))
+    spread = {"lower_quartile": floor[PEAK].amount / low, "upper_quartile": floor[PEAK].amount / high}
+    return rates | {f"{PEAK}_{name}": round(float(rate), 1) for name, rate in spread.items()}

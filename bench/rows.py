@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bench.cases import Case, Effort
-from bench.limits import figures, limits
+from bench.limits import PEAK, figures, limits
 from bench.timer import Work, interleaved
 from nri_fast import ops
 
@@ -63,12 +63,12 @@ class Contest:
         floor = limits(self.case.threads)
         everyone: dict[str, Work] = {**self.competitors, **{name: limit.work for name, limit in floor.items()}}
         times = interleaved(everyone, effort.seconds, effort.least)
-        machine = {name: figures(limit, times[name]) for name, limit in floor.items()}
+        machine = figures(floor, times)
         ours = times[OURS].median
         runs = {}
         for name in self.competitors:
             median = times[name].median
-            runs[name] = times[name].figures() | rates(self, median, machine["peak_gflops"])
+            runs[name] = times[name].figures() | rates(self, median, machine[PEAK])
             if name != OURS:
                 runs[name]["times_slower"] = float(f"{median / ours:.4g}")
         return {
@@ -111,6 +111,9 @@ def check_close(name: str, got: torch.Tensor, expected: torch.Tensor, tolerance:
 
 def describe(row: Row) -> str:
     """One line for people."""
+    if "reached_s" in row["runs"][OURS]:
+        reached = [f"{name} {_reached(run)}" for name, run in row["runs"].items()]
+        return f"{row['work']}, {row['case']['threads']} threads, seed {row['case']['seed']}: {'; '.join(reached)}"
     case, ours = row["case"], row["runs"][OURS]
     size = f"width {case['width']}, {case['entities']} entities, {case['systems']:,} systems, {case['threads']} threads"
     peers = ", ".join(f"{name} {run['times_slower']:.2f}x" for name, run in row["runs"].items() if name != OURS)
@@ -118,3 +121,11 @@ def describe(row: Row) -> str:
         f"{row['work']}: {size}: {ours['graph_steps_per_s']:,.0f} graph-steps/s, {ours['gflops']:.1f} GFLOP/s, "
         f"{100 * ours['of_peak']:.0f}% of peak" + (f"; {peers}" if peers else "")
     )
+
+
+def _reached(run: Row) -> str:
+    found = [
+        f"{100 * float(a):g}% " + (f"in {s:.1f} s" if s is not None else f"not reached in {run['watched_s']:.0f} s")
+        for a, s in run["reached_s"].items()
+    ]
+    return ", ".join(found)

@@ -16,9 +16,9 @@ from nri_fast import ops
 QUICK_RESULTS = Path("build/bench")
 LIMITS = {"quick": 12.0, "full": 400.0}
 
-ABOUT = """Benchmarks. Every subject is timed beside its peers, in turns, after a check that they give the same numbers, and
-beside the machine's limits of the same moments: multiply-adds between registers (the FMA peak), a copy through memory,
-a product by torch. A line says graph-steps a second (one message-passing step of one system), useful GFLOP/s,
+ABOUT = """Benchmarks. Every subject is timed beside its peers, in turns, after a check that they give the same numbers,
+and beside the machine's limits of the same moments: multiply-adds between registers (the FMA peak), a copy through
+memory, a product by torch. A line says graph-steps a second (one message-passing step of one system), useful GFLOP/s,
 the share of the peak, and how many times longer each peer takes. Everything stands in a JSON file a subject.
 
 subjects:

@@ -15,6 +15,7 @@ import torch
 from bench.cases import Case, Effort, RolloutProblem
 from bench.peers import spins
 from bench.rows import OURS, Contest, Row, use_threads
+from bench.timer import Work
 from nri_fast import ops
 
 DECISIONS = "propose and decide"
@@ -27,7 +28,10 @@ def rows(effort: Effort) -> Iterator[Row]:
         case = asked.fitted(effort.gflop)
         use_threads(case.threads)
         chain = Chain(case)
-        competitors = {OURS: chain.sweep, DECISIONS: functools.partial(chain.decide, chain.energy.clone())}
+        competitors: dict[str, Work] = {
+            OURS: chain.sweep,
+            DECISIONS: functools.partial(chain.decide, chain.energy.clone()),
+        }
         operations = case.systems * case.shape.energy(case.transitions)
         graph_steps = case.systems * case.transitions
         left_out = {}

@@ -1,8 +1,8 @@
 """Useful floating-point operations, counted here and nowhere else.
 
-Counted are the products of the method's own linear layers, at their true sizes: 2 a b for a layer from a to b values. Not
-counted: biases, ReLU, sums of messages, errors, random numbers, padding, and whatever an implementation computes more
-often than it has to (every type on every edge, forward passes that a gradient repeats). So the figures of all
+Counted are the products of the method's own linear layers, at their true sizes: 2 a b for a layer from a to b values.
+Not counted: biases, ReLU, sums of messages, errors, random numbers, padding, and whatever an implementation computes
+more often than it has to (every type on every edge, forward passes that a gradient repeats). So the figures of all
 competitors are those of the same work, and a faster one has the higher figure.
 """
 

@@ -1,4 +1,4 @@
-"""Roll-out energies with the gradient of the modules' parameters: the other half of a step of the paper's BounceGrad."""
+"""Roll-out energies with the gradient of the modules' parameters: the other half of a step of BounceGrad."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The heat bath: scores of every assignment, and the training step (scores, weights, gradient) that is made of them.
 
-A step is hot at the beginning of a run, when every assignment has weight, and cold at its end, when few have; the factors
-are the first and the last temperature of the presets, in units of the spread of a receiver's scores.
+A step is hot at the beginning of a run, when every assignment has weight, and cold at its end, when few have; the
+factors are the first and the last temperature of the presets, in units of the spread of a receiver's scores.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import nri_fast as nf
 from bench.cases import FEATURES, TRANSITIONS, Case, Effort
 from bench.peers.dense_heat_bath import DenseHeatBath
 from bench.rows import OURS, Contest, Row, check_close, use_threads
+from bench.timer import Work
 from nri_fast import ops
 from nri_fast.energies import all_transitions
 
@@ -36,7 +37,7 @@ def rows(effort: Effort) -> Iterator[Row]:
         check_close("dense scores", peer.scores(problem.states).flatten(), problem.scores())
         shape, transitions = case.heat_bath_shape, case.systems * case.transitions
         forward = transitions * shape.heat_bath_scores()
-        competitors = {OURS: problem.scores, "dense": functools.partial(peer.scores, problem.states)}
+        competitors: dict[str, Work] = {OURS: problem.scores, "dense": functools.partial(peer.scores, problem.states)}
         name = "heat-bath scores"
         yield Contest("heat_bath", name, case, asked, forward, transitions, competitors).measure(effort)
         for work, factor in (("hot heat-bath step", HOT), ("cold heat-bath step", COLD)):

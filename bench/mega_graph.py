@@ -12,6 +12,7 @@ from bench.cases import Effort, RolloutProblem
 from bench.peers.bucketed import Bucketed
 from bench.peers.one_at_a_time import OneAtATime
 from bench.rows import OURS, Contest, Row, check_close, use_threads
+from bench.timer import Work
 from nri_fast import MegaGraph, ops
 
 ONE_AT_A_TIME = "nri_fast one at a time"
@@ -33,7 +34,7 @@ def rows(effort: Effort) -> Iterator[Row]:
         expected = together()
         for name, peer in (("bucketed", bucketed), ("bucketed one at a time", single)):
             check_close(name, peer.energies(), expected)
-        competitors = {
+        competitors: dict[str, Work] = {
             OURS: together,
             ONE_AT_A_TIME: alone,
             "bucketed": bucketed.energies,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,7 +84,7 @@ class Contest:
         }
 
 
-def rates(contest: Contest, seconds: float, peak: float) -> Mapping[str, float]:
+def rates(contest: Contest, seconds: float, peak: float) -> dict[str, float]:
     """Work done in a second, and as a share of the measured peak."""
     rate = contest.operations / seconds / 1e9
     return {
@@ -119,8 +118,14 @@ def describe(row: Row) -> str:
     peers = ", ".join(f"{name} {run['times_slower']:.2f}x" for name, run in row["runs"].items() if name != OURS)
     return (
         f"{row['work']}: {size}: {ours['graph_steps_per_s']:,.0f} graph-steps/s, {ours['gflops']:.1f} GFLOP/s, "
-        f"{100 * ours['of_peak']:.0f}% of peak" + (f"; {peers}" if peers else "")
+        f"{100 * ours['of_peak']:.0f}% of peak" + (f"; {peers}" if peers else "") + _doubt(row["limits"])
     )
+
+
+def _doubt(machine: Row) -> str:
+    """The peak is steady where nobody else uses the processors."""
+    low, high = (machine[f"{PEAK}_{quartile}"] for quartile in ("lower_quartile", "upper_quartile"))
+    return f" (busy machine: half of the peaks between {low:.0f} and {high:.0f} GFLOP/s)" if high > 1.2 * low else ""
 
 
 def _reached(run: Row) -> str:

@@ -15,6 +15,7 @@ from bench.cases import Case, Effort
 from bench.flops import body_step
 from bench.peers.bodies import STEPS_PER_FRAME, Bodies
 from bench.rows import OURS, Contest, Row, check_close, use_threads
+from bench.timer import Work
 
 KINDS = ("springs", "charged")
 PEER = "NumPy arrays"
@@ -36,7 +37,7 @@ def rows(effort: Effort) -> Iterator[Row]:
             peer = Bodies(kind, data.edges.numpy(), data.states[:, 0].numpy())
             check_close(kind, torch.from_numpy(peer.frames(PEER_FRAMES)), data.states)
             # The peer starts from the first frame, so it integrates one frame less; it gets one more to be equal.
-            competitors = {
+            competitors: dict[str, Work] = {
                 OURS: functools.partial(simulated, kind, case),
                 PEER: functools.partial(peer.frames, PEER_FRAMES + 1),
             }
@@ -51,8 +52,8 @@ def simulated(kind: str, case: Case) -> nf.TrajectoryData:
     return nf.simulate(kind, case.systems, case.entities, case.steps, seed=7, threads=case.threads)
 
 
-def contest(kind: str, case: Case, competitors: dict[str, functools.partial[object]]) -> Contest:
+def contest(kind: str, case: Case, competitors: dict[str, Work]) -> Contest:
     """Here a graph-step is an integration step of a system."""
     steps = case.systems * case.steps * STEPS_PER_FRAME
     operations = steps * body_step(case.entities, kind == "charged")
-    return Contest("simulate", f"simulating {kind}", case, case, operations, steps, {**competitors})
+    return Contest("simulate", f"simulating {kind}", case, case, operations, steps, competitors)

@@ -25,7 +25,7 @@ class Times:
         """In seconds."""
         return float(np.median(self.seconds))
 
-    def figures(self) -> dict[str, float | int | list[float]]:
+    def figures(self) -> dict[str, float]:
         """As a result file holds them, in milliseconds."""
         low, high = np.quantile(self.seconds, (0.25, 0.75))
         milliseconds = {

@@ -2,8 +2,8 @@
 
 The method's edge module is not linear, so a relational convention's sum over neighbours cannot stand for it as a whole.
 What can is each of its layers: the rows of a layer are edges, a type's weight is applied to each. ``HeteroLinear`` does
-that; ``RGCNConv`` and ``FastRGCNConv`` do it on the graph that joins every edge's row to itself, with the type as relation.
-Biases and ReLU are added where they belong, so that the numbers are ours.
+that; ``RGCNConv`` and ``FastRGCNConv`` do it on the graph that joins every edge's row to itself, with the type as
+relation. Biases and ReLU are added where they belong, so that the numbers are ours.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Geometric(TorchRollouts):
         super().__init__(problem)
         self.way = way
         self.chunk_edges = 256 if way == "FastRGCNConv" else 4096  # the former copies a weight for every edge
-        layers = [[m for m in module if isinstance(m, nn.Linear)] for module in self.library.edge]
+        layers = [[m for m in module.children() if isinstance(m, nn.Linear)] for module in self.library.edge]
         self.typed = [self._typed(list(same_depth)) for same_depth in zip(*layers, strict=True)]
         self.bias = [torch.stack([layer.bias.detach() for layer in same]) for same in zip(*layers, strict=True)]
 

@@ -1,7 +1,6 @@
 """What roll-out energies in torch share, however a peer computes messages.
 
-All roll-outs of all systems advance side by side, in chunks of systems: activations of one chunk stay in the processor's
-cache, which makes every form about as fast as it gets.
+All roll-outs of all systems advance side by side, in chunks of systems of a size that was the fastest of several.
 """
 
 from __future__ import annotations

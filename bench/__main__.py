@@ -14,7 +14,7 @@ from bench.rows import Row, describe, use_threads
 from nri_fast import ops
 
 QUICK_RESULTS = Path("build/bench")
-LIMITS = {"quick": 12.0, "full": 400.0}
+QUICK_LIMIT, FULL_LIMIT = 12.0, 400.0
 
 ABOUT = """Benchmarks. Every subject is timed beside its peers, in turns, after a check that they give the same numbers,
 and beside the machine's limits of the same moments: multiply-adds between registers (the FMA peak), a copy through
@@ -54,11 +54,11 @@ def main() -> None:
         "--limit",
         type=float,
         metavar="S",
-        help=f"time_to_accuracy: seconds until a run is given up ({LIMITS['quick']:g}, --full {LIMITS['full']:g})",
+        help=f"time_to_accuracy: seconds until a run is given up ({QUICK_LIMIT:g}, --full {FULL_LIMIT:g})",
     )
     arguments = parser.parse_args()
     effort = cases.full() if arguments.full else cases.quick()
-    limit = LIMITS[effort.name] if arguments.limit is None else arguments.limit
+    limit = (FULL_LIMIT if effort.full else QUICK_LIMIT) if arguments.limit is None else arguments.limit
     subjects = subjects_with(limit)
     for name in arguments.subjects:
         if name not in subjects:

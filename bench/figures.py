@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from bench.rows import OURS
 from nri_fast.plot.style import COLOURS, PANEL, TEXT, plain
@@ -48,15 +49,20 @@ def draw_peak(rows: Rows, path: Path) -> None:
 
 
 def draw_scaling(rows: Rows, path: Path) -> None:
-    """A panel for each quantity, the dashed line being proportional to it."""
+    """A panel for each quantity, the dashed line being proportional to the useful operations."""
     figure = Figure(figsize=(0.6 + PANEL * len(SCALED), 0.4 + PANEL), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(1, len(SCALED)), SCALED.items(), strict=True):
-        points = sorted((row["case"][name], row["runs"][OURS]["median_ms"]) for row in rows if row["over"] == name)
-        places, times = zip(*points, strict=True)
+        points = sorted(
+            (row["case"][name], row["runs"][OURS]["median_ms"], row["gflop"]) for row in rows if row["over"] == name
+        )
+        places, times, work = zip(*points, strict=True)
         axes.plot(places, times, "o-", ms=3, color=COLOURS[0])
-        axes.plot(places, [times[-1] * place / places[-1] for place in places], "--", lw=0.8, color="0.6")
+        axes.plot(places, [times[-1] * done / work[-1] for done in work], "--", lw=0.8, color="0.6")
         axes.set_xscale("log")
         axes.set_yscale("log")
+        axes.set_ylim(0.5 * min(times), max(2 * max(times), 20 * min(times)))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(title, **TEXT)
         axes.set_ylabel("ms", **TEXT)
         plain(axes)

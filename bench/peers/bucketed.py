@@ -1,0 +1,28 @@
+"""Plain PyTorch, edges bucketed by type: one dense perceptron a type over its edges, sums by ``index_add``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bench.peers.rollouts import TorchRollouts
+
+
+class Bucketed(TorchRollouts):
+    """Every edge costs one module; gathering and scattering come on top."""
+
+    chunk_edges = 32768
+
+    def summed_messages(self, states: Tensor, types: Tensor) -> Tensor:
+        """[rows, N, D], [rows, edges] -> [rows, N, message]."""
+        rows, entities, _ = states.shape
+        flat = states.flatten(0, 1)
+        first = torch.arange(rows)[:, None] * entities
+        sender, receiver = (first + self.sender).flatten(), (first + self.receiver).flatten()
+        sums = states.new_zeros(rows * entities, self.library.message)
+        kinds = types.flatten()
+        for k, module in enumerate(self.library.edge):
+            mine = (kinds == k).nonzero()[:, 0]
+            to = receiver[mine]
+            sums = sums.index_add(0, to, module(torch.cat([flat[sender[mine]], flat[to]], -1)))
+        return sums.view(rows, entities, -1)

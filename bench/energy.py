@@ -25,7 +25,7 @@ SLOW_PEERS: dict[str, tuple[float, Peer]] = {
     "FastRGCNConv": (1.0, functools.partial(geometric.Geometric, way="FastRGCNConv")),
 }
 COMPILED: dict[str, Peer] = {"compiled bucketed": CompiledBucketed, "compiled masked": CompiledMasked}
-COMPILED_WIDTHS = (64, 256)
+COMPILED_WIDTHS = {"energy": (64, 256), "gradient": (64,)}  # a backward pass takes much longer to compile
 
 
 def rows(effort: Effort) -> Iterator[Row]:
@@ -59,7 +59,7 @@ def peers_of(problem: RolloutProblem, effort: Effort, gflop: float) -> tuple[dic
             left_out[name] = f"a repetition would take seconds: measured up to {most:g} useful GFLOP"
         else:
             peers[name] = make(problem)
-    compiled_here, reason = worth_compiling(problem.case, effort)
+    compiled_here, reason = worth_compiling("energy", problem.case, effort)
     for name, make in COMPILED.items():
         if compiled_here:
             peers[name] = make(problem)
@@ -68,13 +68,13 @@ def peers_of(problem: RolloutProblem, effort: Effort, gflop: float) -> tuple[dic
     return peers, left_out
 
 
-def worth_compiling(case: Case, effort: Effort) -> tuple[bool, str]:
-    """Whether ``torch.compile`` takes part in a case, and why not."""
+def worth_compiling(subject: str, case: Case, effort: Effort) -> tuple[bool, str]:
+    """Whether ``torch.compile`` takes part in a subject's case, and why not."""
     if not effort.full:
         return False, "compiling takes longer than all of --quick"
     if case.entities != 5 or case.systems != 128 or case.threads != max(effort.threads):
         return False, "compiling takes a minute a case: measured with 5 entities, 128 systems, all threads"
-    if case.width not in COMPILED_WIDTHS:
-        return False, f"compiling takes a minute a case: measured at widths {COMPILED_WIDTHS}"
+    if case.width not in COMPILED_WIDTHS[subject]:
+        return False, f"compiling takes a minute a case: measured at widths {COMPILED_WIDTHS[subject]}"
     reason = compiled.why_not()
     return reason is None, reason or ""

@@ -24,7 +24,7 @@ def rows(effort: Effort) -> Iterator[Row]:
         use_threads(case.threads)
         problem = RolloutProblem.of(case)
         peers: dict[str, TorchRollouts] = {"bucketed": Bucketed(problem), "masked": Masked(problem)}
-        compiled_here, reason = worth_compiling(case, effort)
+        compiled_here, reason = worth_compiling("gradient", case, effort)
         if compiled_here:
             peers |= {name: make(problem) for name, make in COMPILED.items()}
         left_out = {} if compiled_here else dict.fromkeys(COMPILED, reason)

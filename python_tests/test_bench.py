@@ -207,7 +207,7 @@ def test_the_command_refuses_unknown_subjects(monkeypatch, capsys):
 
 
 def test_the_summary_reads_what_the_command_writes(monkeypatch, tmp_path):
-    names = ["energy", "gradient", "heat_bath", "anneal", "mega_graph", "scaling", "time_to_accuracy"]
+    names = ["energy", "anneal", "scaling", "time_to_accuracy"]
     # The summary tells batches from single systems, and of annealing those of 128 and more.
     effort = dataclasses.replace(TINY, systems=(1, 128))
     monkeypatch.setattr(command.cases, "quick", lambda: effort)

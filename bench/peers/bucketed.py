@@ -5,13 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bench.peers.rollouts import TorchRollouts
+from bench.cases import RolloutProblem
+from bench.peers.rollouts import CHUNK_EDGES, TorchRollouts
 
 
 class Bucketed(TorchRollouts):
     """Every edge costs one module; gathering and scattering come on top."""
 
     chunk_edges = 32768
+
+    def __init__(self, problem: RolloutProblem) -> None:
+        super().__init__(problem)
+        # With a gradient the best of several: 32,768 at width 64, 2,048 to 8,192, all alike, at width 256.
+        self.chunk_edges_with_gradient = max(CHUNK_EDGES, 32768 * 64 // problem.case.width)
 
     def summed_messages(self, states: Tensor, types: Tensor) -> Tensor:
         """[rows, N, D], [rows, edges] -> [rows, N, message]."""

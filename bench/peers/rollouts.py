@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench.cases import RolloutProblem
 
-CHUNK_EDGES = 8192  # rows of an edge module at a time: the best of 1,024 to 32,768 where a gradient is wanted
+CHUNK_EDGES = 8192  # rows of an edge module at a time: at or near the best of 1,024 to 32,768 for the masked form
 
 
 class TorchRollouts:

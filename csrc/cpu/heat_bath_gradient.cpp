@@ -120,7 +120,7 @@ class GroupGradient {
       }
       run_block(gradients);
       send_back_to_held(count);
-      module_.own.add_gradient(state_, own_gradient_, count * group_.receivers(), gradients);
+      module_.own.add_gradient({{state_, own_gradient_, count * group_.receivers()}}, gradients);
       messages_backward(count, gradients);
     }
   }
@@ -180,7 +180,9 @@ class GroupGradient {
                                 change_gradient + i * stride);
     }
     if (!rest.layers.empty()) {
-      rest.backward(z_, waiting_, output_.data(), output_gradient_.data(), z_gradient_, z_, gradients);
+      const MlpPass<T> pass{z_, waiting_, output_, output_gradient_};
+      rest.backward(pass, z_gradient_, z_);
+      rest.add_gradients({pass}, gradients);
     }
     for (int64_t i = 0; i < waiting_; ++i) send_back(block_[i], z_gradient_ + i * width_);
     waiting_ = 0;
@@ -219,10 +221,11 @@ class GroupGradient {
       const TypeMessages<T>& type = table_.types()[k];
       const int64_t rows = type.wanted * count;
       if (rows == 0) continue;
-      std::vector<T*>& layers = layer_gradient_[k];
-      module_.projection.add_gradient(type.output.back(), projection_gradient_[k], rows, gradients);
-      module_.projection.apply_backward(projection_gradient_[k], rows, type.output.back(), layers.back());
-      library_.edge[k].backward(type.pair, rows, type.output.data(), layers.data(), nullptr, nullptr, gradients);
+      const MlpPass<T> pass{type.pair, rows, type.output, layer_gradient_[k]};
+      module_.projection.add_gradient({{type.output.back(), projection_gradient_[k], rows}}, gradients);
+      module_.projection.apply_backward(projection_gradient_[k], rows, type.output.back(), pass.gradient.back());
+      library_.edge[k].backward(pass, nullptr, nullptr);
+      library_.edge[k].add_gradients({pass}, gradients);
     }
   }
 

@@ -35,8 +35,7 @@ struct SplitLibrary {
     const T* parameters = library.parameters;
     for (int64_t k = library.first_type(); k < library.edge_types; ++k) {
       edge[k].relu_last = true;
-      parameters =
-          pack_layers(edge[k], library.edge_sizes, 0, library.edge_layers, parameters, &gradient_size);
+      parameters = pack_layers(edge[k], library.edge_sizes, 0, library.edge_layers, parameters, &gradient_size);
     }
     const int64_t in = message + features, out = library.node_sizes[1];
     for (int64_t m = 0; m < library.node_types; ++m) {

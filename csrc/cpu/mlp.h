@@ -9,11 +9,12 @@
 #include "cpu/matmul.h"
 #include "cpu/narrow.h"
 #include "cpu/row_sums.h"
+#include "cpu/weight_gradient.h"
 
 namespace nri::cpu::NRI_CPU_VARIANT {
 
-// One linear layer y = W x + b. Gradients of W are gathered in rows that are padded to vectors: a row per output or a row
-// per input, whichever wastes less; the gradient of b follows.
+// One linear layer y = W x + b. Gradients of W are gathered in rows that are padded to vectors: a row per output or a
+// row per input, whichever wastes less; the gradient of b follows.
 template <typename T>
 struct Layer {
   int64_t in, out;
@@ -49,40 +50,37 @@ struct Layer {
                          relu);
       return;
     }
-    const Product<T> p{rows,           padded<T>(out), in,      input, padded<T>(in), forward.data(), 0, output,
+    const Product<T> p{rows,           padded<T>(out), in,      input, padded<T>(in), forward.data(), output,
                        padded<T>(out), bias.data(),    nullptr, 0};
-    if (relu) {
-      multiply<T, Start::bias, Finish::relu, Left::rows_are_rows, Right::packed>(p);
-    } else {
-      multiply<T, Start::bias, Finish::plain, Left::rows_are_rows, Right::packed>(p);
-    }
+    relu ? multiply<T, Start::bias, Finish::relu>(p) : multiply<T, Start::bias, Finish::plain>(p);
   }
 
   // input_gradient [rows, in] = output_gradient [rows, out] W; zero where `activation` (the input, if it came out of a
   // ReLU) is not positive. activation may be null.
   void apply_backward(const T* output_gradient, int64_t rows, const T* activation, T* input_gradient) const {
-    const Product<T> p{rows, padded<T>(in),  out,           output_gradient, padded<T>(out), backward.data(),
-                       0,    input_gradient, padded<T>(in), nullptr,         activation,     padded<T>(in)};
-    if (activation) {
-      multiply<T, Start::zero, Finish::mask, Left::rows_are_rows, Right::packed>(p);
-    } else {
-      multiply<T, Start::zero, Finish::plain, Left::rows_are_rows, Right::packed>(p);
-    }
+    const Product<T> p{rows,           padded<T>(in), out,     output_gradient, padded<T>(out), backward.data(),
+                       input_gradient, padded<T>(in), nullptr, activation,      padded<T>(in)};
+    activation ? multiply<T, Start::zero, Finish::mask>(p) : multiply<T, Start::zero, Finish::plain>(p);
   }
 
-  // Adds output_gradient^T input, and the sums of output_gradient for the bias, to this layer's part of `gradients`.
-  void add_gradient(const T* input, const T* output_gradient, int64_t rows, T* gradients) const {
+  // Adds the sum over all rows of output_gradient^T input, and that of output_gradient for the bias, to this layer's
+  // part of `gradients`.
+  void add_gradient(const std::vector<LayerPass<T>>& passes, T* gradients) const {
     const int64_t in_stride = padded<T>(in), out_stride = padded<T>(out);
     T* weight = gradients + gradient;
-    constexpr auto multiply_rows = multiply<T, Start::accumulate, Finish::plain, Left::depth_is_rows, Right::strided>;
-    if (row_per_output()) {
-      multiply_rows({out, in_stride, rows, output_gradient, out_stride, input, in_stride, weight, in_stride, nullptr,
-                     nullptr, 0});
-    } else {
-      multiply_rows({in, out_stride, rows, input, in_stride, output_gradient, out_stride, weight, out_stride, nullptr,
-                     nullptr, 0});
+    std::vector<RowPairs<T>> pairs;
+    for (const LayerPass<T>& pass : passes) {
+      pairs.push_back(row_per_output() ? RowPairs<T>{pass.output_gradient, pass.input, pass.rows}
+                                       : RowPairs<T>{pass.input, pass.output_gradient, pass.rows});
     }
-    add_rows(output_gradient, rows, out_stride, weight + weight_gradient_size());
+    if (row_per_output()) {
+      add_outer_products(pairs.data(), pairs.size(), out, out_stride, in_stride, in_stride, weight, in_stride);
+    } else {
+      add_outer_products(pairs.data(), pairs.size(), in, in_stride, out_stride, out_stride, weight, out_stride);
+    }
+    for (const LayerPass<T>& pass : passes) {
+      add_rows(pass.output_gradient, pass.rows, out_stride, weight + weight_gradient_size());
+    }
   }
 
   // Copies the gradient of output o's weights; returns the end of what it wrote.
@@ -102,6 +100,15 @@ struct Layer {
   int64_t weight_gradient_size() const { return row_per_output() ? out * padded<T>(in) : in * padded<T>(out); }
 };
 
+// Rows that ran through a module together.
+template <typename T>
+struct MlpPass {
+  const T* input;
+  int64_t rows;
+  std::vector<T*> activation;  // per layer: its output
+  std::vector<T*> gradient;    // per layer: room for the gradient of its output
+};
+
 // A module: linear layers with ReLU between them, and after the last one too if relu_last.
 template <typename T>
 struct Mlp {
@@ -119,19 +126,28 @@ struct Mlp {
     }
   }
 
-  // gradient[l] holds room for the gradient of layer l's output; gradient[last] comes filled, with the ReLU's mask
-  // already applied. Adds to `gradients`. input_gradient may be null; input_mask, the input itself where that came out
-  // of a ReLU, is applied to it.
-  void backward(const T* input, int64_t rows, const T* const* activation, T* const* gradient, T* input_gradient,
-                const T* input_mask, T* gradients) const {
+  // Takes a pass's gradient back from its last layer's output, where it comes filled with the ReLU's mask applied, to
+  // all other layers' outputs. input_gradient may be null; input_mask, the input itself where that came out of a ReLU,
+  // is applied to it.
+  void backward(const MlpPass<T>& pass, T* input_gradient, const T* input_mask) const {
     for (size_t l = layers.size(); l-- > 0;) {
-      const T* into = l ? activation[l - 1] : input;
-      layers[l].add_gradient(into, gradient[l], rows, gradients);
       if (l) {
-        layers[l].apply_backward(gradient[l], rows, activation[l - 1], gradient[l - 1]);
+        layers[l].apply_backward(pass.gradient[l], pass.rows, pass.activation[l - 1], pass.gradient[l - 1]);
       } else if (input_gradient) {
-        layers[l].apply_backward(gradient[l], rows, input_mask, input_gradient);
+        layers[l].apply_backward(pass.gradient[l], pass.rows, input_mask, input_gradient);
       }
+    }
+  }
+
+  // Adds the gradients of all layers' weights, once the passes have been taken back.
+  void add_gradients(const std::vector<MlpPass<T>>& passes, T* gradients) const {
+    std::vector<LayerPass<T>> through(passes.size());
+    for (size_t l = 0; l < layers.size(); ++l) {
+      for (size_t i = 0; i < passes.size(); ++i) {
+        const MlpPass<T>& pass = passes[i];
+        through[i] = {l ? pass.activation[l - 1] : pass.input, pass.gradient[l], pass.rows};
+      }
+      layers[l].add_gradient(through, gradients);
     }
   }
 
@@ -178,12 +194,10 @@ struct PackedLibrary {
     const T* parameters = library.parameters;
     for (int64_t k = library.first_type(); k < library.edge_types; ++k) {
       edge[k].relu_last = true;
-      parameters =
-          pack_layers(edge[k], library.edge_sizes, 0, library.edge_layers, parameters, &gradient_size);
+      parameters = pack_layers(edge[k], library.edge_sizes, 0, library.edge_layers, parameters, &gradient_size);
     }
     for (Mlp<T>& module : node) {
-      parameters =
-          pack_layers(module, library.node_sizes, 0, library.node_layers, parameters, &gradient_size);
+      parameters = pack_layers(module, library.node_sizes, 0, library.node_layers, parameters, &gradient_size);
     }
   }
 

@@ -1,20 +1,9 @@
 // Sums over rows of activations. Rows are whole vectors long; additions go row by row, in the order given.
 #pragma once
 
-#include <type_traits>
-
 #include "cpu/simd.h"
 
 namespace nri::cpu::NRI_CPU_VARIANT {
-
-// Calls body(number of vectors as a constant, first column) for panels that cover `width` columns.
-template <typename T, typename Body>
-inline void for_panels(int64_t width, const Body& body) {
-  constexpr int64_t kLanes = Simd<T>::kLanes, kPanel = kPanelVectors * kLanes;
-  int64_t column = 0;
-  for (; column + kPanel <= width; column += kPanel) body(std::integral_constant<int, kPanelVectors>{}, column);
-  for (; column < width; column += kLanes) body(std::integral_constant<int, 1>{}, column);
-}
 
 // sum [width] += the rows of a matrix [rows, width]
 template <typename T>

@@ -254,10 +254,10 @@ void heat_bath_gradient_variant(const HeatBathProblem<T>& problem, const T* cota
   const auto packed = PackedCache<SplitLibrary<T>, T>::get(problem.library);
   const SplitLibrary<T>& library = *packed;
   const std::vector<ReceiverGroup> groups = group_receivers(problem);
-  const std::vector<T> total = sum_gradients<T>(
+  const T* total = GradientLanes<T>::sum(
       library.gradient_size, execution.threads, static_cast<int64_t>(groups.size()),
       [&](int64_t i, T* gradients) { GroupGradient<T>(problem, library, groups[i], cotangent).add_to(gradients); });
-  library.unpad(total.data(), parameter_gradient);
+  library.unpad(total, parameter_gradient);
 }
 
 }  // namespace

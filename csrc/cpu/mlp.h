@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/views.h"
+#include "cpu/aligned_vector.h"
 #include "cpu/arena.h"
 #include "cpu/matmul.h"
 #include "cpu/narrow.h"
@@ -18,10 +19,10 @@ namespace nri::cpu::NRI_CPU_VARIANT {
 template <typename T>
 struct Layer {
   int64_t in, out;
-  std::vector<T> forward;   // W transposed, packed: depth in, columns out; or as pack_narrow() leaves it
-  std::vector<T> bias;      // [padded(out)]
-  std::vector<T> backward;  // W, packed: depth out, columns in
-  int64_t gradient;         // offset of this layer's gradients
+  AlignedVector<T> forward;   // W transposed, packed: depth in, columns out; or as pack_narrow() leaves it
+  AlignedVector<T> bias;      // [padded(out)]
+  AlignedVector<T> backward;  // W, packed: depth out, columns in
+  int64_t gradient;           // offset of this layer's gradients
 
   // weight: element (o, i) at weight[o * row_stride + i]; bias may be null: zero
   Layer(const T* weight, int64_t row_stride, const T* bias_values, int64_t in_, int64_t out_, int64_t gradient_)

@@ -244,10 +244,10 @@ void rollout_gradient_variant(const RolloutProblem<T>& problem, const uint8_t* e
   // The cut into tiles decides the order of summation, so it looks at the batch alone.
   const std::vector<int64_t> bounds =
       cut_into_tiles(graph, segments, rollouts, std::min<int64_t>(tile_rows(library), 128));
-  const std::vector<T> total = sum_gradients<T>(
+  const T* total = GradientLanes<T>::sum(
       library.gradient_size, execution.threads, static_cast<int64_t>(bounds.size()) - 1,
       [&](int64_t tile, T* parameters) { call.run_tile(bounds[tile], bounds[tile + 1] - bounds[tile], parameters); });
-  library.unpad(total.data(), parameter_gradient);
+  library.unpad(total, parameter_gradient);
 
   for (int64_t s = 0; state_gradient && s < segments.count; ++s) {
     for (int64_t b = 0; b < graph.systems; ++b) {

@@ -31,6 +31,7 @@ from nri_fast.schedule import AcceptanceTemperature, Plateau, ResidualScale, geo
 from nri_fast.settings import Settings
 from nri_fast.system_set import Batch, SystemSet
 from nri_fast.training_draws import TrainingDraws
+from nri_fast.warm_start import WarmStart
 
 CHECKPOINT_SECONDS = 30.0
 HIGHEST_TEMPERATURE = 10.0  # of a chain, in units of the energy; robust energies are logarithms
@@ -53,6 +54,11 @@ class BounceGrad:
         What to do.
     seed : int
         Names every random draw of the run. The library's initial weights are the caller's.
+    judged : sequence of int, optional
+        Places of the features whose one-step prediction judges structures; all by default.
+    start : WarmStart, optional
+        Whose modules the library holds. They know the types apart, so that nothing is annealed: temperature and s^2
+        are those of training's end from the first step on.
 
     Attributes
     ----------
@@ -74,12 +80,17 @@ class BounceGrad:
     """
 
     def __init__(
-        self, library: ModuleLibrary, settings: Settings, seed: int = 0, judged: Sequence[int] | None = None
+        self,
+        library: ModuleLibrary,
+        settings: Settings,
+        seed: int = 0,
+        judged: Sequence[int] | None = None,
+        start: WarmStart | None = None,
     ) -> None:
         if not 0 <= seed < 1 << 64:
             raise ValueError(f"seed: expected 0 to 2^64 - 1, got {seed}")
         self.library, self.settings, self.seed = library, settings, seed
-        self._judged = judged
+        self._judged, self._start = judged, start
         self._draws = TrainingDraws(seed, settings)
         self.coupling = Coupling(settings.undirected, settings.shared)
         self.history = History()
@@ -88,7 +99,8 @@ class BounceGrad:
         self.acceptance = AcceptanceTemperature(math.exp(-9.8))
         self.residual_temperature = ResidualTemperature()
         self._change_variance = 1.0  # of one step, in the units of errors
-        self.residual_scale = ResidualScale()
+        known = None if start is None else start.scale_squared
+        self.residual_scale = ResidualScale() if known is None else ResidualScale(math.log(known))
         self.plateau = Plateau(settings.learning_rate)
         self._epoch_losses: list[float] = []
         self.skipped = self._skipped_in_a_row = 0
@@ -108,8 +120,19 @@ class BounceGrad:
         s = self.settings
         if not s.robust:
             return None
-        annealed = geometric(min(1.0, self._step / s.steps), s.first_scale, s.last_scale, s.scale_share)
+        annealed = geometric(self._annealing_done, s.first_scale, s.last_scale, s.scale_share)
         return max(annealed, min(s.first_scale, self.residual_scale.value))
+
+    @property
+    def _annealing_done(self) -> float:
+        """How far the temperature of a heat bath and s^2 have come."""
+        return min(1.0, self._step / self.settings.steps) if self._start is None else 1.0
+
+    @property
+    def _temperature_factor(self) -> float:
+        """Temperature of a heat bath, in units of the spread of a receiver's scores."""
+        s = self.settings
+        return linear_floor(self._annealing_done, s.first_temperature, s.last_temperature, s.temperature_share)
 
     def fit(
         self,
@@ -169,6 +192,8 @@ class BounceGrad:
             found = checkpoints.latest(lambda message: tqdm.write(message, file=sys.stderr))
             if found is not None:
                 self._restore(*found, systems)
+        if self._step == 0 and self._start is not None and self._draws.holds_edges(graph):
+            self._settle(systems)
         saved = time.monotonic()
         bar = tqdm(
             total=self.total_steps, initial=self._step, desc="training", disable=None if progress else True, unit="step"
@@ -237,7 +262,7 @@ class BounceGrad:
             rollouts = Rollouts(self.library, parameters, batch, systems.steps, s.rollout, error)
             network = None if self.imitation is None else self.imitation.network
             types = self.structures.edge_types[batch.edges], self.structures.node_types[batch.nodes]
-            factor = linear_floor(self._step / s.steps, s.first_temperature, s.last_temperature, s.temperature_share)
+            factor = self._temperature_factor
             proposer = make_proposer(s, network, self.library, parameters, batch, systems.steps, error, *types, factor)
             result = metropolis_bounce(rollouts, self.structures, draws, temperature, proposer, s.rule == "hastings")
             if s.temperature_rule == "residuals":
@@ -248,9 +273,8 @@ class BounceGrad:
         free = self._draws.free_edges(batch, self._step)
         held = None if free is None else self.structures.beliefs[batch.edges]
         rows = HeatBathRows(self.library, batch, systems.steps, start, error, free, held)
-        done = self._step / s.steps
-        factor = linear_floor(done, s.first_temperature, s.last_temperature, s.temperature_share)
         draw, sample = ops.Draws(self.seed, self._step, batch.systems), s.bounce == "sampled"
+        factor = self._temperature_factor
         return heat_bath_bounce(parameters, batch, self.structures, rows, self.coupling, draw, factor, sample)
 
     def _start_polishing(self) -> None:
@@ -338,12 +362,15 @@ class BounceGrad:
     # State ----------------------------------------------------------------------------------------------------------
 
     def _set_change_scale(self, systems: SystemSet) -> None:
-        """One step's change has standard deviation 1 in the modules' units, if the settings want that."""
+        """One step's change has standard deviation 1 in the modules' units, if the settings want that.
+
+        Modules that come from another run keep the units that they were trained in.
+        """
         deviation = systems.change_deviation()
         # A feature that never changes is predicted perfectly by any scale.
-        if self.settings.scaled:
+        if self.settings.scaled and self._start is None:
             self.library.change_scale.copy_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
-        else:
+        elif not self.settings.scaled:
             self.library.change_scale.fill_(1.0)
             self._change_variance = float((deviation**2).mean())
 
@@ -372,6 +399,7 @@ class BounceGrad:
             "systems": len(systems),
             "steps_recorded": systems.steps,
             "states": systems.digest,
+            "start": None if self._start is None else self._start.digest(),
         }
 
     def _state(self, systems: SystemSet) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -56,11 +56,15 @@ class TrainingDraws:
         drawn = self._generator(RESIDUALS, step).integers(last + 1, size=len(batch.systems))
         return torch.from_numpy(drawn).to(batch.states.device)
 
+    def holds_edges(self, graph: MegaGraph) -> bool:
+        """Whether a heat bath holds some edges, because the block does not take all assignments."""
+        return largest_block(graph, self.settings.edge_types) > self.settings.block
+
     def free_edges(self, batch: Batch, step: int) -> Tensor | None:
         """[batch edges] bool: the edges that a heat bath frees, as many as the block allows; None: all."""
-        types, block = self.settings.edge_types, self.settings.block
-        if largest_block(batch.graph, types) <= block:
+        if not self.holds_edges(batch.graph):
             return None
+        types, block = self.settings.edge_types, self.settings.block
         generator = self._generator(FREE_EDGES, step)
         return random_free_edges(batch.graph, edges_in_block(types, block), generator, self.settings.undirected)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import random
@@ -46,6 +47,8 @@ RUNS = {
     ),
     "two node types": dataclasses.replace(SMALL, edge_types=3, node_types=2),
     "undirected, small blocks": dataclasses.replace(SMALL, block=4, undirected=True, node_types=2),
+    "warm start": dataclasses.replace(SMALL, undirected=True),
+    "warm start, small blocks": dataclasses.replace(SMALL, block=4),
     "many entities": dataclasses.replace(SMALL, batch=1, steps=8, polish_steps=2),
     "many entities, sampled": dataclasses.replace(SMALL, batch=1, steps=8, polish_steps=0, bounce="sampled"),
 }
@@ -57,11 +60,23 @@ def data_of(run: str) -> nf.TrajectoryData:
     return nf.TrajectoryData(torch.randn(systems, 6, entities, 3, generator=random_), None, ("a", "b", "c"))
 
 
+@functools.cache
+def start_of(run: str) -> nf.Run | None:
+    """The run whose modules a warm start begins with: one of other systems, of another size."""
+    if not run.startswith("warm start"):
+        return None
+    states = torch.randn(3, 6, 3, 3, generator=torch.Generator().manual_seed(6))
+    data = nf.TrajectoryData(states, None, ("a", "b", "c"))
+    return nf.train(data, settings=dataclasses.replace(RUNS[run], steps=3, polish_steps=0), seed=1, progress=False)
+
+
 def train(run: str, folder: Path, resume: bool = False, on_step=None) -> nf.Run:
     """Trains, with a checkpoint after every step."""
     bouncegrad.CHECKPOINT_SECONDS = -1.0
+    data, start = data_of(run), start_of(run)
+    settings = RUNS[run]
     return nf.train(
-        data_of(run), settings=RUNS[run], seed=3, out=folder, resume=resume, progress=False, on_step=on_step
+        data, settings=settings, seed=3, out=folder, resume=resume, progress=False, on_step=on_step, start=start
     )
 
 
@@ -196,7 +211,7 @@ def undisturbed(tmp_path_factory) -> dict[str, Path]:
     class Made(dict):
         def __missing__(self, run: str) -> Path:
             folder = tmp_path_factory.mktemp("undisturbed") / "run"
-            nf.train(data_of(run), settings=RUNS[run], seed=3, out=folder, progress=False)
+            nf.train(data_of(run), settings=RUNS[run], seed=3, out=folder, progress=False, start=start_of(run))
             self[run] = folder
             return folder
 

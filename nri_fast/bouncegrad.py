@@ -23,6 +23,7 @@ from nri_fast.heat_bath_search import heat_bath_search
 from nri_fast.history import History
 from nri_fast.modules import ModuleLibrary
 from nri_fast.ops import one_torch_thread
+from nri_fast.polishing import horizon, piece, piece_length
 from nri_fast.proposals.imitation import Imitation
 from nri_fast.proposals.sources import make_imitation, make_proposer
 from nri_fast.residual_temperature import ResidualTemperature, residual_autocorrelation
@@ -64,6 +65,8 @@ class BounceGrad:
     ----------
     forecaster : ModuleLibrary
         The modules that forecasts are made with: a polished copy, or the library itself.
+    first_step : ModuleLibrary or None
+        Modules for a forecast's first step, if the settings ask for some.
     structures : Structures
         The current types of all training systems, after :meth:`fit`.
     history : History
@@ -107,12 +110,18 @@ class BounceGrad:
         self._step = 0
         self._epoch_counts = [0] * len(ops.COUNTS)
         self.forecaster = library
+        self.first_step: ModuleLibrary | None = None
         self._optimiser = torch.optim.Adam(library.parameters(), lr=settings.learning_rate)
 
     @property
     def total_steps(self) -> int:
         """Gradient steps of the whole run, polishing included."""
         return self.settings.steps + self.settings.polish_steps
+
+    @property
+    def _rollouts_from(self) -> int:
+        """The step from which on roll-outs are trained."""
+        return self.settings.steps + self.settings.polish_first_steps
 
     @property
     def scale_squared(self) -> float | None:
@@ -203,6 +212,8 @@ class BounceGrad:
                 if self._step == self.settings.steps:
                     self._settle(systems)
                     self._start_polishing()
+                if self._step == self._rollouts_from > self.settings.steps:
+                    self._keep_first_step()
                 self._one_step(systems)
                 bar.update()
                 if self._step % 20 == 0 and self.history.loss:
@@ -283,6 +294,11 @@ class BounceGrad:
         self.forecaster = free
         self._optimiser = torch.optim.Adam(free.parameters(), lr=self.settings.polish_rate)
 
+    def _keep_first_step(self) -> None:
+        """What is right at one step stays; a copy learns roll-outs."""
+        self.first_step, self.forecaster = self.forecaster, copy.deepcopy(self.forecaster)
+        self._optimiser = torch.optim.Adam(self.forecaster.parameters(), lr=self.settings.polish_rate)
+
     def _chain_temperature(self, systems: SystemSet) -> float:
         """Of this step's Metropolis bounce, in units of the energy."""
         s = self.settings
@@ -297,10 +313,15 @@ class BounceGrad:
     def _polish(self, systems: SystemSet, batch: Batch, parameters: Tensor) -> BounceResult:
         """Squared error: a forecast is to be right on average, what cannot be known included."""
         assert self.structures is not None
-        rollout = min(self.settings.rollout, systems.steps - 1)
+        s, steps = self.settings, self._step - self._rollouts_from
+        length, rollout = systems.steps, min(s.rollout, systems.steps - 1)
+        if s.polish_first_steps:
+            rollout = 1 if steps < 0 else horizon(steps / (s.polish_steps - s.polish_first_steps), rollout)
+            length = piece_length(systems.steps, rollout)
+        start = self._draws.piece_start(batch, systems.steps - length, self._step)
         error = one_step_error(self.forecaster, None, None)
-        rollouts = Rollouts(self.forecaster, parameters, batch, systems.steps, rollout, error)
-        return polish_bounce(rollouts, self.structures)
+        followed = piece(batch, systems.steps, start, length) if length < systems.steps else batch
+        return polish_bounce(Rollouts(self.forecaster, parameters, followed, length, rollout, error), self.structures)
 
     def _follow_residuals(self, systems: SystemSet, batch: Batch, parameters: Tensor) -> None:
         """Predictions of the batch's structures from one random step of every system."""
@@ -357,7 +378,9 @@ class BounceGrad:
             return self.plateau.rate
         if self._step < s.steps:
             return one_cycle(self._step, s.steps, s.learning_rate)
-        return one_cycle(self._step - s.steps, s.polish_steps, s.polish_rate)
+        if self._step < self._rollouts_from:
+            return one_cycle(self._step - s.steps, s.polish_first_steps, s.polish_rate)
+        return one_cycle(self._step - self._rollouts_from, s.polish_steps - s.polish_first_steps, s.polish_rate)
 
     # State ----------------------------------------------------------------------------------------------------------
 
@@ -407,6 +430,8 @@ class BounceGrad:
         tensors = {f"library.{name}": value for name, value in self.library.state_dict().items()}
         if self.forecaster is not self.library:
             tensors |= {f"forecaster.{name}": value for name, value in self.forecaster.state_dict().items()}
+        if self.first_step is not None:
+            tensors |= {f"first_step.{name}": value for name, value in self.first_step.state_dict().items()}
         for i, slot in self._optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{i}.{name}": torch.as_tensor(value) for name, value in slot.items()}
         tensors["structures.edge_types"] = self.structures.edge_types
@@ -435,11 +460,16 @@ class BounceGrad:
                 raise CheckpointError(
                     f"checkpoint: {name} differs from this run's: {facts.get(name)}, expected {value}"
                 )
-        library = {k.removeprefix("library."): v for k, v in tensors.items() if k.startswith("library.")}
+        library, forecaster, first_step = (
+            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            for prefix in ("library.", "forecaster.", "first_step.")
+        )
         self.library.load_state_dict(library)
-        forecaster = {k.removeprefix("forecaster."): v for k, v in tensors.items() if k.startswith("forecaster.")}
         if forecaster:
             self._start_polishing()
+            self.forecaster.load_state_dict(first_step or forecaster)
+        if first_step:
+            self._keep_first_step()
             self.forecaster.load_state_dict(forecaster)
         device = systems.states.device
         state: dict[int, dict[str, Tensor]] = {}

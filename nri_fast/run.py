@@ -31,6 +31,7 @@ RUN_FILE = "run.json"
 LIBRARY_FILE = "library.safetensors"
 NETWORK_FILE = "network.safetensors"
 FORECASTER_FILE = "forecaster.safetensors"
+FIRST_STEP_FILE = "first_step.safetensors"
 HISTORY_FILE = "history.json"
 FORMAT = 2
 
@@ -45,6 +46,8 @@ class Run:
         The modules that structures are judged by.
     forecaster : ModuleLibrary
         The modules that forecasts are made with: a polished copy of them, or the same.
+    first_step : ModuleLibrary or None
+        The modules that a forecast's first step is made with, if the settings asked for some.
     normalisation : Normalisation
         Learned on the training split; maps recorded units to the modules'.
     settings : Settings
@@ -77,6 +80,7 @@ class Run:
     displacement_fit: dict[str, tuple[float, float]] = field(default_factory=dict)
     network: ProposalNetwork | None = None
     started_from: dict[str, Any] | None = None
+    first_step: ModuleLibrary | None = None
 
     @property
     def device(self) -> torch.device:
@@ -103,8 +107,10 @@ class Run:
     def save(self, folder: Path) -> None:
         """Writes the run's files; each is replaced as a whole."""
         folder.mkdir(parents=True, exist_ok=True)
-        for file, library in ((LIBRARY_FILE, self.library), (FORECASTER_FILE, self.forecaster)):
-            save(folder / file, library.state_dict(), {"library": library.settings()})
+        libraries = {LIBRARY_FILE: self.library, FORECASTER_FILE: self.forecaster, FIRST_STEP_FILE: self.first_step}
+        for file, library in libraries.items():
+            if library is not None:
+                save(folder / file, library.state_dict(), {"library": library.settings()})
         if self.network is not None:
             save(folder / NETWORK_FILE, self.network.state_dict(), {"network": self.network.settings()})
         _write_json(folder / HISTORY_FILE, self.history.to_dict())
@@ -116,8 +122,9 @@ class Run:
             "trained_on": self.trained_on,
             "scale_squared": self.scale_squared,
             "displacement_fit": self.displacement_fit,
-            "started_from": self.started_from,
         }
+        if self.started_from is not None:
+            facts["started_from"] = self.started_from
         _write_json(folder / RUN_FILE, facts)
 
     @classmethod
@@ -153,6 +160,7 @@ class Run:
                 fit,
                 network,
                 facts.get("started_from"),
+                _load_library(path / FIRST_STEP_FILE, device) if settings.polish_first_steps else None,
             )
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, CheckpointError):
@@ -253,6 +261,7 @@ def train(
         fit,
         network,
         None if start is None or warm is None else origin(start, warm.digest()),
+        trainer.first_step,
     )
     if folder is not None:
         run.save(folder)

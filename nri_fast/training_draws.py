@@ -17,7 +17,7 @@ from nri_fast.settings import Settings
 from nri_fast.system_set import Batch, SystemSet
 
 # What a generator is for. Never renumber: saved runs resume by these numbers.
-BATCHES, TRANSITIONS, FIRST_STRUCTURES, FREE_EDGES, RESIDUALS = 1, 2, 3, 4, 5
+BATCHES, TRANSITIONS, FIRST_STRUCTURES, FREE_EDGES, RESIDUALS, PIECES = 1, 2, 3, 4, 5, 6
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,11 @@ class TrainingDraws:
     def residual_start(self, batch: Batch, last: int, step: int) -> Tensor:
         """[B] int64: a recorded step of every system, 0 to `last`."""
         drawn = self._generator(RESIDUALS, step).integers(last + 1, size=len(batch.systems))
+        return torch.from_numpy(drawn).to(batch.states.device)
+
+    def piece_start(self, batch: Batch, last: int, step: int) -> Tensor:
+        """[B] int64: a recorded step of every system, 0 to `last`, from which on forecasts are trained."""
+        drawn = self._generator(PIECES, step).integers(last + 1, size=len(batch.systems))
         return torch.from_numpy(drawn).to(batch.states.device)
 
     def holds_edges(self, graph: MegaGraph) -> bool:

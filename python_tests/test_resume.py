@@ -47,6 +47,7 @@ RUNS = {
     ),
     "two node types": dataclasses.replace(SMALL, edge_types=3, node_types=2),
     "undirected, small blocks": dataclasses.replace(SMALL, block=4, undirected=True, node_types=2),
+    "a first step apart": dataclasses.replace(SMALL, polish_first_share=0.5, polish_positions=True),
     "warm start": dataclasses.replace(SMALL, undirected=True),
     "warm start, small blocks": dataclasses.replace(SMALL, block=4),
     "many entities": dataclasses.replace(SMALL, batch=1, steps=8, polish_steps=2),
@@ -85,7 +86,8 @@ def result_of(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, object]]
     tensors, facts = Checkpoints(folder / "checkpoints").latest()
     weights = {
         f"{kind}.{name}": value
-        for kind in ("library", "forecaster")
+        for kind in ("library", "forecaster", "first_step")
+        if (folder / f"{kind}.safetensors").exists()
         for name, value in load(folder / f"{kind}.safetensors")[0].items()
     }
     history = json.loads((folder / "history.json").read_text())
@@ -286,6 +288,15 @@ def test_stopped_around_the_polish(step, undisturbed, tmp_path):
         train("soft", tmp_path / "run", on_step=stop_at(step))
     train("soft", tmp_path / "run", resume=True)
     assert_same_result(tmp_path / "run", undisturbed["soft"])
+
+
+@pytest.mark.parametrize("step", [STEPS, STEPS + 1, STEPS + 3, STEPS + 4, STEPS + 5, STEPS + POLISH])
+def test_stopped_around_the_first_step(step, undisturbed, tmp_path):
+    run = "a first step apart"
+    with pytest.raises(StopError):
+        train(run, tmp_path / "run", on_step=stop_at(step))
+    train(run, tmp_path / "run", resume=True)
+    assert_same_result(tmp_path / "run", undisturbed[run])
 
 
 @pytest.mark.parametrize("run", ["soft", "metropolis"])

@@ -23,6 +23,7 @@ from nri_fast.heat_bath_search import heat_bath_search
 from nri_fast.history import History
 from nri_fast.modules import ModuleLibrary
 from nri_fast.ops import one_torch_thread
+from nri_fast.polishing import horizon, piece, piece_length
 from nri_fast.proposals.imitation import Imitation
 from nri_fast.proposals.sources import make_imitation, make_proposer
 from nri_fast.residual_temperature import ResidualTemperature, residual_autocorrelation
@@ -31,6 +32,7 @@ from nri_fast.schedule import AcceptanceTemperature, Plateau, ResidualScale, geo
 from nri_fast.settings import Settings
 from nri_fast.system_set import Batch, SystemSet
 from nri_fast.training_draws import TrainingDraws
+from nri_fast.warm_start import WarmStart
 
 CHECKPOINT_SECONDS = 30.0
 HIGHEST_TEMPERATURE = 10.0  # of a chain, in units of the energy; robust energies are logarithms
@@ -54,11 +56,18 @@ class BounceGrad:
         What to do.
     seed : int
         Names every random draw of the run. The library's initial weights are the caller's.
+    judged : sequence of int, optional
+        Places of the features whose one-step prediction judges structures; all by default.
+    start : WarmStart, optional
+        Whose modules the library holds. They know the types apart, so that nothing is annealed: temperature and s^2
+        are those of training's end from the first step on.
 
     Attributes
     ----------
     forecaster : ModuleLibrary
         The modules that forecasts are made with: a polished copy, or the library itself.
+    first_step : ModuleLibrary or None
+        Modules for a forecast's first step, if the settings ask for some.
     structures : Structures
         The current types of all training systems, after :meth:`fit`.
     history : History
@@ -75,12 +84,17 @@ class BounceGrad:
     """
 
     def __init__(
-        self, library: ModuleLibrary, settings: Settings, seed: int = 0, judged: Sequence[int] | None = None
+        self,
+        library: ModuleLibrary,
+        settings: Settings,
+        seed: int = 0,
+        judged: Sequence[int] | None = None,
+        start: WarmStart | None = None,
     ) -> None:
         if not 0 <= seed < 1 << 64:
             raise ValueError(f"seed: expected 0 to 2^64 - 1, got {seed}")
         self.library, self.settings, self.seed = library, settings, seed
-        self._judged = judged
+        self._judged, self._start = judged, start
         self._draws = TrainingDraws(seed, settings)
         self.coupling = Coupling(settings.undirected, settings.shared)
         self.history = History()
@@ -89,13 +103,15 @@ class BounceGrad:
         self.acceptance = AcceptanceTemperature(math.exp(-9.8))
         self.residual_temperature = ResidualTemperature()
         self._change_variance = 1.0  # of one step, in the units of errors
-        self.residual_scale = ResidualScale()
+        known = None if start is None else start.scale_squared
+        self.residual_scale = ResidualScale() if known is None else ResidualScale(math.log(known))
         self.plateau = Plateau(settings.learning_rate)
         self._epoch_losses: list[float] = []
         self.skipped = self._skipped_in_a_row = 0
         self._step = 0
         self._epoch_counts = [0] * len(ops.COUNTS)
         self.forecaster = library
+        self.first_step: ModuleLibrary | None = None
         self._optimiser = torch.optim.Adam(library.parameters(), lr=settings.learning_rate, fused=True)
 
     @property
@@ -104,13 +120,29 @@ class BounceGrad:
         return self.settings.steps + self.settings.polish_steps
 
     @property
+    def _rollouts_from(self) -> int:
+        """The step from which on roll-outs are trained."""
+        return self.settings.steps + self.settings.polish_first_steps
+
+    @property
     def scale_squared(self) -> float | None:
         """s^2 of the robust error at the current step, None with the squared error."""
         s = self.settings
         if not s.robust:
             return None
-        annealed = geometric(min(1.0, self._step / s.steps), s.first_scale, s.last_scale, s.scale_share)
+        annealed = geometric(self._annealing_done, s.first_scale, s.last_scale, s.scale_share)
         return max(annealed, min(s.first_scale, self.residual_scale.value))
+
+    @property
+    def _annealing_done(self) -> float:
+        """How far the temperature of a heat bath and s^2 have come."""
+        return min(1.0, self._step / self.settings.steps) if self._start is None else 1.0
+
+    @property
+    def _temperature_factor(self) -> float:
+        """Temperature of a heat bath, in units of the spread of a receiver's scores."""
+        s = self.settings
+        return linear_floor(self._annealing_done, s.first_temperature, s.last_temperature, s.temperature_share)
 
     def fit(
         self,
@@ -170,6 +202,8 @@ class BounceGrad:
             found = checkpoints.latest(lambda message: tqdm.write(message, file=sys.stderr))
             if found is not None:
                 self._restore(*found, systems)
+        if self._step == 0 and self._start is not None and self._draws.holds_edges(graph):
+            self._settle(systems)
         saved = time.monotonic()
         bar = tqdm(
             total=self.total_steps, initial=self._step, desc="training", disable=None if progress else True, unit="step"
@@ -179,6 +213,8 @@ class BounceGrad:
                 if self._step == self.settings.steps:
                     self._settle(systems)
                     self._start_polishing()
+                if self._step == self._rollouts_from > self.settings.steps:
+                    self._keep_first_step()
                 self._one_step(systems)
                 bar.update()
                 if self._step % 20 == 0 and self.history.loss:
@@ -238,7 +274,7 @@ class BounceGrad:
             rollouts = Rollouts(self.library, parameters, batch, systems.steps, s.rollout, error)
             network = None if self.imitation is None else self.imitation.network
             types = self.structures.edge_types[batch.edges], self.structures.node_types[batch.nodes]
-            factor = linear_floor(self._step / s.steps, s.first_temperature, s.last_temperature, s.temperature_share)
+            factor = self._temperature_factor
             proposer = make_proposer(s, network, self.library, parameters, batch, systems.steps, error, *types, factor)
             result = metropolis_bounce(rollouts, self.structures, draws, temperature, proposer, s.rule == "hastings")
             if s.temperature_rule == "residuals":
@@ -249,9 +285,8 @@ class BounceGrad:
         free = self._draws.free_edges(batch, self._step)
         held = None if free is None else self.structures.beliefs[batch.edges]
         rows = HeatBathRows(self.library, batch, systems.steps, start, error, free, held)
-        done = self._step / s.steps
-        factor = linear_floor(done, s.first_temperature, s.last_temperature, s.temperature_share)
         draw, sample = ops.Draws(self.seed, self._step, batch.systems), s.bounce == "sampled"
+        factor = self._temperature_factor
         return heat_bath_bounce(parameters, batch, self.structures, rows, self.coupling, draw, factor, sample)
 
     def _start_polishing(self) -> None:
@@ -259,6 +294,11 @@ class BounceGrad:
         free = self.library.with_positions() if self.settings.polish_positions else copy.deepcopy(self.library)
         self.forecaster = free
         self._optimiser = torch.optim.Adam(free.parameters(), lr=self.settings.polish_rate, fused=True)
+
+    def _keep_first_step(self) -> None:
+        """What is right at one step stays; a copy learns roll-outs."""
+        self.first_step, self.forecaster = self.forecaster, copy.deepcopy(self.forecaster)
+        self._optimiser = torch.optim.Adam(self.forecaster.parameters(), lr=self.settings.polish_rate, fused=True)
 
     def _chain_temperature(self, systems: SystemSet) -> float:
         """Of this step's Metropolis bounce, in units of the energy."""
@@ -274,10 +314,15 @@ class BounceGrad:
     def _polish(self, systems: SystemSet, batch: Batch, parameters: Tensor) -> BounceResult:
         """Squared error: a forecast is to be right on average, what cannot be known included."""
         assert self.structures is not None
-        rollout = min(self.settings.rollout, systems.steps - 1)
+        s, steps = self.settings, self._step - self._rollouts_from
+        length, rollout = systems.steps, min(s.rollout, systems.steps - 1)
+        if s.polish_first_steps:
+            rollout = 1 if steps < 0 else horizon(steps / (s.polish_steps - s.polish_first_steps), rollout)
+            length = piece_length(systems.steps, rollout)
+        start = self._draws.piece_start(batch, systems.steps - length, self._step)
         error = one_step_error(self.forecaster, None, None)
-        rollouts = Rollouts(self.forecaster, parameters, batch, systems.steps, rollout, error)
-        return polish_bounce(rollouts, self.structures)
+        followed = piece(batch, systems.steps, start, length) if length < systems.steps else batch
+        return polish_bounce(Rollouts(self.forecaster, parameters, followed, length, rollout, error), self.structures)
 
     def _follow_residuals(self, systems: SystemSet, batch: Batch, parameters: Tensor) -> None:
         """Predictions of the batch's structures from one random step of every system."""
@@ -334,17 +379,22 @@ class BounceGrad:
             return self.plateau.rate
         if self._step < s.steps:
             return one_cycle(self._step, s.steps, s.learning_rate)
-        return one_cycle(self._step - s.steps, s.polish_steps, s.polish_rate)
+        if self._step < self._rollouts_from:
+            return one_cycle(self._step - s.steps, s.polish_first_steps, s.polish_rate)
+        return one_cycle(self._step - self._rollouts_from, s.polish_steps - s.polish_first_steps, s.polish_rate)
 
     # State ----------------------------------------------------------------------------------------------------------
 
     def _set_change_scale(self, systems: SystemSet) -> None:
-        """One step's change has standard deviation 1 in the modules' units, if the settings want that."""
+        """One step's change has standard deviation 1 in the modules' units, if the settings want that.
+
+        Modules that come from another run keep the units that they were trained in.
+        """
         deviation = systems.change_deviation()
         # A feature that never changes is predicted perfectly by any scale.
-        if self.settings.scaled:
+        if self.settings.scaled and self._start is None:
             self.library.change_scale.copy_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
-        else:
+        elif not self.settings.scaled:
             self.library.change_scale.fill_(1.0)
             self._change_variance = float((deviation**2).mean())
 
@@ -373,6 +423,7 @@ class BounceGrad:
             "systems": len(systems),
             "steps_recorded": systems.steps,
             "states": systems.digest,
+            "start": None if self._start is None else self._start.digest(),
         }
 
     def _state(self, systems: SystemSet) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -380,6 +431,8 @@ class BounceGrad:
         tensors = {f"library.{name}": value for name, value in self.library.state_dict().items()}
         if self.forecaster is not self.library:
             tensors |= {f"forecaster.{name}": value for name, value in self.forecaster.state_dict().items()}
+        if self.first_step is not None:
+            tensors |= {f"first_step.{name}": value for name, value in self.first_step.state_dict().items()}
         for i, slot in self._optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{i}.{name}": torch.as_tensor(value) for name, value in slot.items()}
         tensors["structures.edge_types"] = self.structures.edge_types
@@ -408,11 +461,16 @@ class BounceGrad:
                 raise CheckpointError(
                     f"checkpoint: {name} differs from this run's: {facts.get(name)}, expected {value}"
                 )
-        library = {k.removeprefix("library."): v for k, v in tensors.items() if k.startswith("library.")}
+        library, forecaster, first_step = (
+            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            for prefix in ("library.", "forecaster.", "first_step.")
+        )
         self.library.load_state_dict(library)
-        forecaster = {k.removeprefix("forecaster."): v for k, v in tensors.items() if k.startswith("forecaster.")}
         if forecaster:
             self._start_polishing()
+            self.forecaster.load_state_dict(first_step or forecaster)
+        if first_step:
+            self._keep_first_step()
             self.forecaster.load_state_dict(forecaster)
         device = systems.states.device
         state: dict[int, dict[str, Tensor]] = {}

@@ -143,5 +143,4 @@ def polish_bounce(rollouts: Rollouts, structures: Structures) -> BounceResult:
     """No search: the gradient of the mean roll-out energy of the structures as they are."""
     batch = rollouts.batch
     edge_types, node_types = structures.edge_types[batch.edges], structures.node_types[batch.nodes]
-    energy = rollouts.energies(edge_types, node_types)
-    return BounceResult(*rollouts.mean_gradient(edge_types, node_types, energy), 0.0)
+    return BounceResult(*rollouts.mean_gradient(edge_types, node_types), 0.0)

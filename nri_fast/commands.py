@@ -9,6 +9,7 @@ import dataclasses
 import io
 import json
 import shlex
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -133,6 +134,8 @@ class Train:
     """Systems to set aside, drawn at random by the seed, for `evaluate --held-out`. The run remembers which."""
     seed: Annotated[int | None, _optional("INT", "0")] = None
     """Names every random draw of the run."""
+    start: Annotated[Path | None, _optional("RUN", "random weights")] = None
+    """Finished run whose modules to begin with, say one of smaller systems. A copy is kept with the new run."""
     device: Device = "auto"
     """Where to compute; auto takes a GPU if there is one that this build has kernels for."""
     steps: Annotated[int | None, _optional("INT", "the preset's")] = None
@@ -186,8 +189,8 @@ class Train:
 
     def run(self) -> None:
         """Trains and leaves the run in its folder."""
-        from nri_fast.plan import PLAN_FILE
-        from nri_fast.run import RUN_FILE, train
+        from nri_fast.plan import PLAN_FILE, START
+        from nri_fast.run import RUN_FILE, Run, train
 
         device = choose_device(self.device)
         if self.resume:
@@ -199,13 +202,16 @@ class Train:
             plan = self._new_plan()
         settings, data = Settings.from_dict(plan.settings), plan.load(self.data)
         kept = plan.kept(data)
+        start = None if plan.start is None else Run.load(self.out / START)
         started = time.monotonic()
         try:
             # Resumed in any case: the folder holds the plan, and without a checkpoint it means from the first step.
-            train(kept, settings=settings, seed=plan.seed, device=device, out=self.out, resume=True)
+            train(kept, settings=settings, seed=plan.seed, device=device, out=self.out, resume=True, start=start)
         except ValueError:
             if not self.resume:  # nothing was trained: leave the name free for a better attempt
                 (self.out / PLAN_FILE).unlink()
+                if start is not None:
+                    shutil.rmtree(self.out / START)
             raise
         where = "--held-out" if plan.held_out else "--split test"
         print(f"trained on {kept.systems} systems in {time.monotonic() - started:.1f} s: {self.out}")
@@ -213,7 +219,8 @@ class Train:
         print(f"next: nri-fast evaluate {paths} {where}")
 
     def _new_plan(self) -> Plan:
-        from nri_fast.plan import Plan
+        from nri_fast.plan import START, Plan
+        from nri_fast.run import Run
 
         if self.data is None:
             raise ValueError("DATA: expected a folder or an .npz file to train on (only --resume goes without)")
@@ -223,11 +230,15 @@ class Train:
         if preset not in PRESETS:
             raise ValueError(f"--preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
         settings = dataclasses.replace(PRESETS[preset], **self._overrides())
-        plan = Plan.make(self.data, self.split or "train", self.name, settings, self.seed or 0, self.hold_out or 0)
+        split, seed, hold_out = self.split or "train", self.seed or 0, self.hold_out or 0
+        start = None if self.start is None else Run.load(self.start)
+        plan = Plan.make(self.data, split, self.name, settings, seed, hold_out, self.start)
         if plan.steps < settings.least_steps:
             raise ValueError(
                 f"{self.data}: expected recordings of at least {settings.least_steps} steps, got {plan.steps}"
             )
+        if start is not None:
+            start.save(self.out / START)
         plan.write(self.out)
         return plan
 
@@ -238,6 +249,8 @@ class Train:
         asked = self._overrides() | {
             name: getattr(self, name) for name in ("split", "name", "seed") if getattr(self, name) is not None
         }
+        if self.start is not None:
+            asked["start"] = str(self.start.resolve())
         if self.hold_out is not None:
             asked["hold_out"] = self.hold_out
         planned = plan.settings | {
@@ -245,6 +258,7 @@ class Train:
             "name": plan.name,
             "seed": plan.seed,
             "hold_out": len(plan.held_out),
+            "start": plan.start,
         }
         if self.preset is not None:
             preset = PRESETS.get(self.preset)

@@ -12,6 +12,7 @@ from torch import Tensor
 from nri_fast import energies, metrics, ops
 from nri_fast.calibration import expected_calibration_error
 from nri_fast.couplings import Coupling
+from nri_fast.graph import MegaGraph
 from nri_fast.heat_bath_search import heat_bath_search
 from nri_fast.proposals.chain_search import chain_search
 from nri_fast.proposals.network import Table, predict
@@ -187,10 +188,23 @@ def forecast(
     states = run.states(data)
     graph = run.systems(data).graph
     nodes = inference.node_types.to(run.device) if run.settings.node_types > 1 else None
-    predicted = energies.forecast(
-        run.forecaster, graph, states[:, start], inference.adjacency.to(run.device), nodes, horizon
-    ).cpu()
+    predicted = _rolled_out(run, graph, states[:, start], inference.adjacency.to(run.device), nodes, horizon).cpu()
     return predicted if normalised else run.normalisation.undo(predicted)
+
+
+def _rolled_out(
+    run: Run, graph: MegaGraph, initial: Tensor, adjacency: Tensor, nodes: Tensor | None, horizon: int
+) -> Tensor:
+    """[systems, horizon, N, D]: the first step by modules of its own, where the run has some."""
+    if run.first_step is None:
+        return energies.forecast(run.forecaster, graph, initial, adjacency, nodes, horizon)
+    first = energies.forecast(run.first_step, graph, initial, adjacency, nodes, min(horizon, 1))
+    if horizon == 1:
+        return first
+    finite = torch.isfinite(first).flatten(1).all(1)[:, None, None, None]
+    after = torch.where(finite, first, 0.0)[:, 0]
+    rest = energies.forecast(run.forecaster, graph, after, adjacency, nodes, horizon - 1)
+    return torch.cat([first, torch.where(finite, rest, torch.nan)], 1)
 
 
 def evaluate(

@@ -17,6 +17,7 @@ from nri_fast.trajectory_data import TrajectoryData, draw_systems
 
 PLAN_FILE = "plan.json"
 PLAN_FORMAT = 1
+START = "start"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Plan:
         Of the run, and of the choice of systems to set aside.
     held_out : list of int
         Places of the systems set aside, ascending.
+    start : str or None
+        Absolute path of the run whose modules training begins with; a copy of it is in the folder :data:`START`.
     """
 
     data: str
@@ -50,14 +53,25 @@ class Plan:
     settings: dict[str, Any]
     seed: int
     held_out: list[int]
+    start: str | None = None
 
     @classmethod
-    def make(cls, data: Path, split: str, name: str | None, settings: Settings, seed: int, hold_out: int) -> Plan:
+    def make(
+        cls,
+        data: Path,
+        split: str,
+        name: str | None,
+        settings: Settings,
+        seed: int,
+        hold_out: int,
+        start: Path | None = None,
+    ) -> Plan:
         """Looks at the data and draws the systems to set aside."""
         loaded = load_trajectories(data, split, name)
         held_out = draw_systems(loaded.systems, hold_out, seed).tolist() if hold_out else []
         values = json.loads(json.dumps(settings.to_dict()))  # as they will be read again: lists, no tuples
-        return cls(str(data.resolve()), split, name, loaded.steps, digest_of(loaded), values, seed, held_out)
+        began = None if start is None else str(start.resolve())
+        return cls(str(data.resolve()), split, name, loaded.steps, digest_of(loaded), values, seed, held_out, began)
 
     @classmethod
     def read(cls, folder: Path) -> Plan:

@@ -67,13 +67,26 @@ class Rollouts:
             self.error,
         )
 
-    def mean_gradient(self, edge_types: Tensor, node_types: Tensor, energy: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean of the structures' energies, which the caller has, and its gradient [P].
+    def mean_gradient(
+        self, edge_types: Tensor, node_types: Tensor, energy: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean of the structures' energies, which the caller may have, and its gradient [P].
 
         Systems whose energy is not finite take no part; where none is left the mean is NaN.
         """
+        if energy is None:  # all of them are finite, as a rule: the gradient's own energies will do
+            everywhere = self.batch.states.new_ones(self.batch.graph.systems)
+            energy, gradient = self._gradient(edge_types, node_types, everywhere)
+            if bool(torch.isfinite(energy).all()):
+                return energy.mean(), gradient
         finite = torch.isfinite(energy)
-        _, gradient, _ = ops.rollout_gradient(
+        _, gradient = self._gradient(edge_types, node_types, finite.to(energy.dtype))
+        mean = torch.where(finite, energy, torch.zeros_like(energy)).mean()
+        return mean if bool(finite.any()) else torch.full_like(mean, torch.nan), gradient
+
+    def _gradient(self, edge_types: Tensor, node_types: Tensor, taking_part: Tensor) -> tuple[Tensor, Tensor]:
+        """[B] energies and [P] the gradient of their sum over those that take part, over all systems' number."""
+        energy, gradient, _ = ops.rollout_gradient(
             self.library,
             self.parameters,
             self.batch.graph,
@@ -83,10 +96,9 @@ class Rollouts:
             self._varying(node_types),
             self.rollout,
             self.error,
-            finite.to(energy.dtype) / len(energy),
+            taking_part / len(taking_part),
         )
-        mean = torch.where(finite, energy, torch.zeros_like(energy)).mean()
-        return mean if bool(finite.any()) else torch.full_like(mean, torch.nan), gradient
+        return energy, gradient
 
     def _varying(self, node_types: Tensor) -> Tensor | None:
         return node_types if self.library.node_types > 1 else None

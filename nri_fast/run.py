@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Callable
@@ -24,11 +25,13 @@ from nri_fast.proposals.network import ProposalNetwork
 from nri_fast.settings import PRESETS, Settings
 from nri_fast.system_set import SystemSet
 from nri_fast.trajectory_data import TrajectoryData
+from nri_fast.warm_start import WarmStart, origin
 
 RUN_FILE = "run.json"
 LIBRARY_FILE = "library.safetensors"
 NETWORK_FILE = "network.safetensors"
 FORECASTER_FILE = "forecaster.safetensors"
+FIRST_STEP_FILE = "first_step.safetensors"
 HISTORY_FILE = "history.json"
 FORMAT = 2
 
@@ -43,6 +46,8 @@ class Run:
         The modules that structures are judged by.
     forecaster : ModuleLibrary
         The modules that forecasts are made with: a polished copy of them, or the same.
+    first_step : ModuleLibrary or None
+        The modules that a forecast's first step is made with, if the settings asked for some.
     normalisation : Normalisation
         Learned on the training split; maps recorded units to the modules'.
     settings : Settings
@@ -59,6 +64,9 @@ class Run:
         Of the training data, for the constant-velocity baseline (see :func:`nri_fast.metrics.displacement_fit`).
     network : ProposalNetwork or None
         The proposal network, if the settings asked for one.
+    started_from : dict or None
+        The run whose modules training began with: its seed, training data and steps, a digest of the modules, and its
+        own start. None: random weights.
     """
 
     library: ModuleLibrary
@@ -71,6 +79,8 @@ class Run:
     history: History = field(default_factory=History)
     displacement_fit: dict[str, tuple[float, float]] = field(default_factory=dict)
     network: ProposalNetwork | None = None
+    started_from: dict[str, Any] | None = None
+    first_step: ModuleLibrary | None = None
 
     @property
     def device(self) -> torch.device:
@@ -97,8 +107,10 @@ class Run:
     def save(self, folder: Path) -> None:
         """Writes the run's files; each is replaced as a whole."""
         folder.mkdir(parents=True, exist_ok=True)
-        for file, library in ((LIBRARY_FILE, self.library), (FORECASTER_FILE, self.forecaster)):
-            save(folder / file, library.state_dict(), {"library": library.settings()})
+        libraries = {LIBRARY_FILE: self.library, FORECASTER_FILE: self.forecaster, FIRST_STEP_FILE: self.first_step}
+        for file, library in libraries.items():
+            if library is not None:
+                save(folder / file, library.state_dict(), {"library": library.settings()})
         if self.network is not None:
             save(folder / NETWORK_FILE, self.network.state_dict(), {"network": self.network.settings()})
         _write_json(folder / HISTORY_FILE, self.history.to_dict())
@@ -111,6 +123,8 @@ class Run:
             "scale_squared": self.scale_squared,
             "displacement_fit": self.displacement_fit,
         }
+        if self.started_from is not None:
+            facts["started_from"] = self.started_from
         _write_json(folder / RUN_FILE, facts)
 
     @classmethod
@@ -134,8 +148,20 @@ class Run:
             fit = {name: (float(a), float(b)) for name, (a, b) in facts["displacement_fit"].items()}
             scale = float(facts["scale_squared"]) if settings.robust else None
             network = None if settings.network == "none" else load_network(path / NETWORK_FILE).to(device)
-            seed, trained_on = facts["seed"], facts["trained_on"]
-            return cls(library, forecaster, normalisation, settings, seed, trained_on, scale, history, fit, network)
+            return cls(
+                library,
+                forecaster,
+                normalisation,
+                settings,
+                facts["seed"],
+                facts["trained_on"],
+                scale,
+                history,
+                fit,
+                network,
+                facts.get("started_from"),
+                _load_library(path / FIRST_STEP_FILE, device) if settings.polish_first_steps else None,
+            )
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, CheckpointError):
                 raise
@@ -152,6 +178,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
     on_step: Callable[[BounceGrad], None] | None = None,
+    start: Run | None = None,
 ) -> Run:
     """Learns modules and structures from trajectories alone; labels in the data are never looked at.
 
@@ -175,6 +202,10 @@ def train(
         Show a progress bar on terminals.
     on_step : callable, optional
         Called with the BounceGrad object after every step.
+    start : Run, optional
+        Begin with this run's modules instead of random weights, in its normalisation, and as cold as it ended: systems
+        of another size, or more of them. Its proposal network and its forecaster are not taken over. To resume, pass
+        the same again.
 
     Returns
     -------
@@ -185,12 +216,14 @@ def train(
     FileExistsError
         If `out` exists, is not empty, and `resume` is not set.
     ValueError, DivergedError, CheckpointError
-        As :meth:`BounceGrad.fit`.
+        As :meth:`BounceGrad.fit`; ValueError, too, if `start` has other modules than the settings ask for, or the data
+        other features.
     """
     if settings is None:
         if preset not in PRESETS:
             raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
         settings = PRESETS[preset]
+    warm = None if start is None else WarmStart.of(start, settings, data.feature_names)
     folder = None if out is None else Path(out)
     if folder is not None:
         if folder.exists() and not folder.is_dir():
@@ -198,11 +231,12 @@ def train(
         if not resume and folder.exists() and any(folder.iterdir()):
             raise FileExistsError(f"{folder}: the output folder exists and is not empty; pass another, or resume")
         folder.mkdir(parents=True, exist_ok=True)
-    normalisation = Normalisation.learn(data)
+    normalisation = Normalisation.learn(data) if start is None else start.normalisation
     states = normalisation.apply(data.states)
     relative = [d for d, name in enumerate(data.feature_names) if name in settings.relative]
-    library = initial_library(data.features, relative, settings, seed).to(device)
-    trainer = BounceGrad(library, settings, seed, settings.judged_places(data.feature_names))
+    library = initial_library(data.features, relative, settings, seed) if warm is None else copy.deepcopy(warm.library)
+    library = library.to(device)
+    trainer = BounceGrad(library, settings, seed, settings.judged_places(data.feature_names), warm)
     checkpoints = None if folder is None else Checkpoints(folder / "checkpoints")
     trainer.fit(SystemSet.complete(states.to(device)), checkpoints, resume, progress, on_step)
     trained_on = {
@@ -215,7 +249,20 @@ def train(
     fit = displacement_fit(states, data.feature_names)
     network = None if trainer.imitation is None else trainer.imitation.network
     scale, history = trainer.scale_squared, trainer.history
-    run = Run(library, trainer.forecaster, normalisation, settings, seed, trained_on, scale, history, fit, network)
+    run = Run(
+        library,
+        trainer.forecaster,
+        normalisation,
+        settings,
+        seed,
+        trained_on,
+        scale,
+        history,
+        fit,
+        network,
+        None if start is None or warm is None else origin(start, warm.digest()),
+        trainer.first_step,
+    )
     if folder is not None:
         run.save(folder)
     return run

@@ -75,6 +75,9 @@ class Settings:
     polish_steps : int
         Gradient steps behind the bounces that train a copy of the modules, for forecasts, on roll-outs of `rollout`
         steps under the structures found.
+    polish_first_share : float
+        Share of those that is spent on modules for a forecast's first step; a copy of them then learns roll-outs, which
+        start anywhere and grow. Zero: the first step is like the others.
     polish_rate : float
         Peak learning rate of those.
     polish_positions : bool
@@ -138,6 +141,7 @@ class Settings:
     learning_rate: float = 3e-3
     clip: float = 1.0
     polish_steps: int = 0
+    polish_first_share: float = 0.0
     polish_rate: float = 2e-3
     polish_positions: bool = False
     proposal: Proposal = "random"
@@ -172,6 +176,8 @@ class Settings:
         for name in ("first_scale", "last_scale", "learning_rate", "polish_rate", "clip"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)}")
+        if not 0 <= self.polish_first_share < 1:
+            raise ValueError(f"polish_first_share: expected 0 to below 1, got {self.polish_first_share}")
         for name in ("scale_share", "temperature_share"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected a share above 0 and up to 1, got {getattr(self, name)}")
@@ -219,6 +225,11 @@ class Settings:
         return [feature_names.index(name) for name in self.judged]
 
     @property
+    def polish_first_steps(self) -> int:
+        """Gradient steps on modules for a forecast's first step; zero: it has none of its own."""
+        return int(self.polish_first_share * self.polish_steps)
+
+    @property
     def least_steps(self) -> int:
         """Steps that a recording must have to be trained on."""
         return self.rollout + 1 if self.bounce == "metropolis" else 2
@@ -243,7 +254,17 @@ _WIDE: dict[str, Any] = {"message": 64, "edge_hidden": (64,), "node_hidden": (64
 PRESETS: dict[str, Settings] = {
     "springs": Settings(polish_steps=300),
     "springs10": Settings(batch=10, transitions=6, steps=2000, polish_steps=300),
-    "charged": Settings(**_WIDE, undirected=True, batch=50, steps=10_000, polish_steps=2000, polish_positions=True),
+    "charged": Settings(
+        **_WIDE,
+        undirected=True,
+        batch=50,
+        steps=10_000,
+        temperature_share=0.5,
+        polish_steps=5000,
+        polish_first_share=0.3,
+        polish_rate=8e-3,
+        polish_positions=True,
+    ),
     "kuramoto": Settings(
         judged=("dphi",), undirected=True, batch=50, steps=3000, learning_rate=0.01, polish_steps=1000
     ),

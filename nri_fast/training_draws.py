@@ -18,7 +18,7 @@ from nri_fast.settings import Settings
 from nri_fast.system_set import Batch, SystemSet
 
 # What a generator is for. Never renumber: saved runs resume by these numbers.
-BATCHES, TRANSITIONS, FIRST_STRUCTURES, FREE_EDGES, RESIDUALS = 1, 2, 3, 4, 5
+BATCHES, TRANSITIONS, FIRST_STRUCTURES, FREE_EDGES, RESIDUALS, PIECES = 1, 2, 3, 4, 5, 6
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,20 @@ class TrainingDraws:
         drawn = self._generator(RESIDUALS, step).integers(last + 1, size=len(batch.systems))
         return torch.from_numpy(drawn).to(batch.states.device)
 
+    def piece_start(self, batch: Batch, last: int, step: int) -> Tensor:
+        """[B] int64: a recorded step of every system, 0 to `last`, from which on forecasts are trained."""
+        drawn = self._generator(PIECES, step).integers(last + 1, size=len(batch.systems))
+        return torch.from_numpy(drawn).to(batch.states.device)
+
+    def holds_edges(self, graph: MegaGraph) -> bool:
+        """Whether a heat bath holds some edges, because the block does not take all assignments."""
+        return largest_block(graph, self.settings.edge_types) > self.settings.block
+
     def free_edges(self, batch: Batch, step: int) -> Tensor | None:
         """[batch edges] bool: the edges that a heat bath frees, as many as the block allows; None: all."""
-        types, block = self.settings.edge_types, self.settings.block
-        if largest_block(batch.graph, types) <= block:
+        if not self.holds_edges(batch.graph):
             return None
+        types, block = self.settings.edge_types, self.settings.block
         generator = self._generator(FREE_EDGES, step)
         return random_free_edges(batch.graph, edges_in_block(types, block), generator, self.settings.undirected)
 

@@ -521,6 +521,8 @@ def test_systems_that_do_not_fit_the_library(change, error, message, library, st
         ({"edge_types": 0}, "edge_types: expected"),
         ({"node_types": 0}, "node_types: expected"),
         ({"message": 0}, "message: expected"),
+        ({"polish_first_share": 1.0}, "polish_first_share: expected 0 to below 1, got 1.0"),
+        ({"polish_first_share": NAN}, "polish_first_share: expected 0 to below 1"),
         ({"polish_steps": -1}, "polish_steps: expected a whole number, at least 0, got -1"),
         ({"learning_rate": 0.0}, "learning_rate: expected a positive number, got 0"),
         ({"learning_rate": NAN}, "learning_rate: expected a positive number, got nan"),

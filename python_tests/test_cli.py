@@ -232,6 +232,32 @@ def test_mistakes_leave_the_folder_free(arguments, expected, data, tmp_path, cap
     assert call("train", data, "--out", out, *TINY) == 0
 
 
+def test_training_that_starts_from_a_run(data, run, tmp_path, monkeypatch, capsys):
+    started, resumed = tmp_path / "started", tmp_path / "resumed"
+    assert call("train", data, "--out", started, *TINY, "--start", run) == 0
+    assert nri_fast.Run.load(started).started_from["trained_on"]["systems"] == 15
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as changed:
+        changed.setattr(bouncegrad.BounceGrad, "_one_step", stop)
+        assert call("train", data, "--out", resumed, *TINY, "--start", run) == 130
+    capsys.readouterr()
+    assert "--start" in complaint(capsys, "train", "--out", resumed, "--resume", "--start", started)
+    assert call("train", "--out", resumed, "--resume", "--start", run) == 0
+    weights = [nri_fast.Run.load(folder).library.flat_parameters() for folder in (started, resumed)]
+    assert torch.equal(*weights)
+
+
+def test_a_start_with_other_modules_leaves_the_folder_free(data, run, tmp_path, capsys):
+    out = tmp_path / "run"
+    text = complaint(capsys, "train", data, "--out", out, *TINY, "--start", run, "--message", 16)
+    assert "start: its modules have message 32, but the settings 16" in text
+    assert call("train", data, "--out", out, *TINY) == 0
+    assert nri_fast.Run.load(out).started_from is None
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_that_is_not_there(data, tmp_path, capsys):
     text = complaint(capsys, "train", data, "--out", tmp_path / "run", "--device", "cuda")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import random
@@ -46,6 +47,9 @@ RUNS = {
     ),
     "two node types": dataclasses.replace(SMALL, edge_types=3, node_types=2),
     "undirected, small blocks": dataclasses.replace(SMALL, block=4, undirected=True, node_types=2),
+    "a first step apart": dataclasses.replace(SMALL, polish_first_share=0.5, polish_positions=True),
+    "warm start": dataclasses.replace(SMALL, undirected=True),
+    "warm start, small blocks": dataclasses.replace(SMALL, block=4),
     "many entities": dataclasses.replace(SMALL, batch=1, steps=8, polish_steps=2),
     "many entities, sampled": dataclasses.replace(SMALL, batch=1, steps=8, polish_steps=0, bounce="sampled"),
 }
@@ -57,11 +61,23 @@ def data_of(run: str) -> nf.TrajectoryData:
     return nf.TrajectoryData(torch.randn(systems, 6, entities, 3, generator=random_), None, ("a", "b", "c"))
 
 
+@functools.cache
+def start_of(run: str) -> nf.Run | None:
+    """The run whose modules a warm start begins with: one of other systems, of another size."""
+    if not run.startswith("warm start"):
+        return None
+    states = torch.randn(3, 6, 3, 3, generator=torch.Generator().manual_seed(6))
+    data = nf.TrajectoryData(states, None, ("a", "b", "c"))
+    return nf.train(data, settings=dataclasses.replace(RUNS[run], steps=3, polish_steps=0), seed=1, progress=False)
+
+
 def train(run: str, folder: Path, resume: bool = False, on_step=None) -> nf.Run:
     """Trains, with a checkpoint after every step."""
     bouncegrad.CHECKPOINT_SECONDS = -1.0
+    data, start = data_of(run), start_of(run)
+    settings = RUNS[run]
     return nf.train(
-        data_of(run), settings=RUNS[run], seed=3, out=folder, resume=resume, progress=False, on_step=on_step
+        data, settings=settings, seed=3, out=folder, resume=resume, progress=False, on_step=on_step, start=start
     )
 
 
@@ -70,7 +86,8 @@ def result_of(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, object]]
     tensors, facts = Checkpoints(folder / "checkpoints").latest()
     weights = {
         f"{kind}.{name}": value
-        for kind in ("library", "forecaster")
+        for kind in ("library", "forecaster", "first_step")
+        if (folder / f"{kind}.safetensors").exists()
         for name, value in load(folder / f"{kind}.safetensors")[0].items()
     }
     history = json.loads((folder / "history.json").read_text())
@@ -196,7 +213,7 @@ def undisturbed(tmp_path_factory) -> dict[str, Path]:
     class Made(dict):
         def __missing__(self, run: str) -> Path:
             folder = tmp_path_factory.mktemp("undisturbed") / "run"
-            nf.train(data_of(run), settings=RUNS[run], seed=3, out=folder, progress=False)
+            nf.train(data_of(run), settings=RUNS[run], seed=3, out=folder, progress=False, start=start_of(run))
             self[run] = folder
             return folder
 
@@ -271,6 +288,15 @@ def test_stopped_around_the_polish(step, undisturbed, tmp_path):
         train("soft", tmp_path / "run", on_step=stop_at(step))
     train("soft", tmp_path / "run", resume=True)
     assert_same_result(tmp_path / "run", undisturbed["soft"])
+
+
+@pytest.mark.parametrize("step", [STEPS, STEPS + 1, STEPS + 3, STEPS + 4, STEPS + 5, STEPS + POLISH])
+def test_stopped_around_the_first_step(step, undisturbed, tmp_path):
+    run = "a first step apart"
+    with pytest.raises(StopError):
+        train(run, tmp_path / "run", on_step=stop_at(step))
+    train(run, tmp_path / "run", resume=True)
+    assert_same_result(tmp_path / "run", undisturbed[run])
 
 
 @pytest.mark.parametrize("run", ["soft", "metropolis"])

@@ -11,6 +11,7 @@ from nri_fast.experiments.lesson import SMALL_CHARGED, Lesson, at_scale
 FULL = (
     (Lesson("springs", "springs", 50), 3),
     (Lesson("charged", "charged", 2500), 3),
+    (Lesson("charged", "charged", 100), 1),
     (Lesson("kuramoto", "kuramoto", 500), 3),
     (Lesson("springs", "springs10", 100, entities=10), 3),
 )

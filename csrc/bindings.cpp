@@ -250,10 +250,10 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "Kernels of nri_fast: addresses in, addresses out. Use nri_fast.ops or the functions above it.";
 
   py::class_<Place>(m, "Place")
-      .def(py::init([](bool cuda, int threads, int ordinal, Address stream) {
-             return Place{cuda, {threads, ordinal, at<void>(stream)}};
+      .def(py::init([](bool cuda, int threads, int ordinal, Address stream, bool bf16) {
+             return Place{cuda, {threads, ordinal, at<void>(stream), bf16}};
            }),
-           arg("cuda"), arg("threads"), arg("ordinal"), arg("stream"));
+           arg("cuda"), arg("threads"), arg("ordinal"), arg("stream"), arg("bf16") = false);
   py::class_<Layout>(m, "Layout")
       .def(py::init([](int64_t features, int64_t edge_types, int64_t node_types, bool silent,
                        std::vector<int64_t> edge_sizes, std::vector<int64_t> node_sizes) {
@@ -316,6 +316,7 @@ PYBIND11_MODULE(_core, m) {
         arg("split"), arg("first_system"), arg("states"), arg("edges"), arg("node_types"));
 
   m.def("built_variants", &nri::cpu::built_variants);
+  m.def("bf16_available", &nri::cpu::bf16_available);
   m.def("chosen_variant", &nri::cpu::chosen_variant);
   m.def("hardware_threads", &nri::cpu::hardware_threads);
   m.def("fma_operations", &nri::cpu::fma_operations, arg("threads"), arg("blocks"),

@@ -27,6 +27,7 @@ COUNTS = ("proposed", "accepted", "accepted_worsening", "not_finite")
 
 _threads = _core.hardware_threads()
 _emulate_cuda = False
+_bf16 = False
 
 
 def set_threads(threads: int) -> None:
@@ -70,6 +71,30 @@ def emulated_cuda() -> Iterator[None]:
         _emulate_cuda = False
 
 
+@contextmanager
+def bf16_scoring() -> Iterator[None]:
+    """Energies and heat-bath scores of float32 tensors from products in bfloat16, up to twice as fast.
+
+    Layers with at least 32 inputs and more than four outputs round their inputs and weights to bfloat16 (8 bits of
+    mantissa) and add up in float32; the others, and all gradients and forecasts, are as always. Scores come out with
+    relative errors of a percent or so, and near-ties between structures are decided differently: see
+    ``python -m bench bf16``.
+
+    Raises
+    ------
+    RuntimeError
+        If this processor, or this build, has no such instructions (AVX-512 BF16).
+    """
+    global _bf16
+    if not _core.bf16_available():
+        raise RuntimeError("bf16_scoring: expected a processor (and a build) with AVX-512 BF16, got none")
+    before, _bf16 = _bf16, True
+    try:
+        yield
+    finally:
+        _bf16 = before
+
+
 @dataclass(frozen=True)
 class ErrorMeasure:
     """How a transition's error is measured.
@@ -101,6 +126,15 @@ def _place(tensor: Tensor) -> _core.Place:
     return _core.Place(_emulate_cuda, _threads, 0, 0)
 
 
+def _scoring_place(tensor: Tensor) -> _core.Place:
+    """Of energies and scores, which :func:`bf16_scoring` is about."""
+    if not _bf16 or tensor.dtype != torch.float32:
+        return _place(tensor)
+    if tensor.is_cuda or _emulate_cuda:
+        raise RuntimeError("bf16_scoring: expected tensors on the CPU, got CUDA tensors")
+    return _core.Place(False, _threads, 0, 0, True)
+
+
 def _address(tensor: Tensor | None) -> int:
     if tensor is None:
         return 0
@@ -126,7 +160,7 @@ def rollout_energy(
     """
     energy = states.new_empty(edge_types.shape[0], graph.systems)
     _core.rollout_energy(
-        _place(states),
+        _scoring_place(states),
         states.dtype == torch.float64,
         library.layout,
         _address(parameters),
@@ -275,7 +309,7 @@ class HeatBathProblem:
 
     def _call(self, parameters: Tensor, cotangent: Tensor | None, output: Tensor) -> Tensor:
         _core.heat_bath(
-            _place(self.states),
+            _scoring_place(self.states) if cotangent is None else _place(self.states),
             self.states.dtype == torch.float64,
             self.library.layout,
             _address(parameters),

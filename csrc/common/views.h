@@ -75,11 +75,13 @@ struct ErrorView {
   const T* weight;       // [features], all ones for the plain mean squared error
 };
 
-// Where an operation runs. threads is read by the CPU backend, stream (a cudaStream_t) and ordinal by the CUDA one.
+// Where and how an operation runs. threads and bf16 are read by the CPU backend, stream (a cudaStream_t) and ordinal by
+// the CUDA one. With bf16, fp32 energies and scores are computed from products of numbers rounded to bfloat16.
 struct Execution {
   int32_t threads;
   int32_t ordinal;
   void* stream;
+  bool bf16;
 };
 
 }  // namespace nri

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "cpu/thread_pool.h"
@@ -13,11 +14,13 @@
 
 namespace nri::cpu {
 
+#define NRI_DECLARE_SCORING(T)                                                                  \
+  void rollout_energy(const RolloutProblem<T>&, int64_t, const uint8_t*, T*, const Execution&); \
+  void heat_bath_scores(const HeatBathProblem<T>&, T*, const Execution&);
 #define NRI_DECLARE_KERNELS(T)                                                                             \
-  void rollout_energy(const RolloutProblem<T>&, int64_t, const uint8_t*, T*, const Execution&);            \
+  NRI_DECLARE_SCORING(T)                                                                                   \
   void forecast(const ForecastProblem<T>&, T*, const Execution&);                                          \
   void rollout_gradient(const RolloutProblem<T>&, const uint8_t*, const T*, T*, T*, T*, const Execution&); \
-  void heat_bath_scores(const HeatBathProblem<T>&, T*, const Execution&);                                  \
   void heat_bath_gradient(const HeatBathProblem<T>&, const T*, T*, const Execution&);
 #define NRI_DECLARE_VARIANT(variant) \
   namespace variant {                \
@@ -26,6 +29,10 @@ namespace nri::cpu {
   NRI_DECLARE_KERNELS(double)        \
   }
 NRI_FOR_EACH_VARIANT(NRI_DECLARE_VARIANT)
+namespace avx512bf16 {  // products in bf16, for scoring
+NRI_DECLARE_SCORING(float)
+NRI_DECLARE_SCORING(double)
+}  // namespace avx512bf16
 
 namespace {
 
@@ -78,7 +85,24 @@ std::string chosen_variant() {
   return name;
 }
 
+bool bf16_available() {
+#if defined(NRI_HAVE_AVX512BF16)
+  return chosen_variant() == "avx512" && __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
+
 namespace {
+
+// Whether a call of scalar type T is one for the bf16 kernels.
+template <typename T>
+bool in_bf16(const Execution& execution) {
+  if (!execution.bf16) return false;
+  if (!std::is_same_v<T, float>) throw std::invalid_argument("bf16: expected float32 tensors, got float64");
+  if (!bf16_available()) throw std::runtime_error("bf16: this processor or this build has no such kernels");
+  return true;
+}
 
 enum class Chosen { generic, avx2, avx512 };
 
@@ -105,6 +129,12 @@ Chosen chosen() {
 #else
 #define NRI_AVX2_CASE(call)
 #endif
+#if defined(NRI_HAVE_AVX512BF16)
+#define NRI_SCORE(T, call) \
+  if (in_bf16<T>(execution)) return avx512bf16::call;
+#else
+#define NRI_SCORE(T, call) in_bf16<T>(execution);
+#endif
 #define NRI_DISPATCH(call)  \
   switch (chosen()) {       \
     NRI_AVX512_CASE(call)   \
@@ -116,6 +146,7 @@ Chosen chosen() {
 #define NRI_DEFINE_KERNELS(T)                                                                                       \
   void rollout_energy(const RolloutProblem<T>& problem, int64_t structures, const uint8_t* edge_types, T* energy,   \
                       const Execution& execution) {                                                                 \
+    NRI_SCORE(T, rollout_energy(problem, structures, edge_types, energy, execution))                                \
     NRI_DISPATCH(rollout_energy(problem, structures, edge_types, energy, execution))                                \
   }                                                                                                                 \
   void forecast(const ForecastProblem<T>& problem, T* states, const Execution& execution) {                         \
@@ -127,6 +158,7 @@ Chosen chosen() {
         rollout_gradient(problem, edge_types, cotangent, energy, parameter_gradient, state_gradient, execution))    \
   }                                                                                                                 \
   void heat_bath_scores(const HeatBathProblem<T>& problem, T* scores, const Execution& execution) {                 \
+    NRI_SCORE(T, heat_bath_scores(problem, scores, execution))                                                      \
     NRI_DISPATCH(heat_bath_scores(problem, scores, execution))                                                      \
   }                                                                                                                 \
   void heat_bath_gradient(const HeatBathProblem<T>& problem, const T* cotangent, T* parameter_gradient,             \

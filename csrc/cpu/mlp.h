@@ -8,6 +8,7 @@
 #include "cpu/aligned_vector.h"
 #include "cpu/arena.h"
 #include "cpu/matmul.h"
+#include "cpu/matmul_bf16.h"
 #include "cpu/narrow.h"
 #include "cpu/row_sums.h"
 #include "cpu/weight_gradient.h"
@@ -19,18 +20,22 @@ namespace nri::cpu::NRI_CPU_VARIANT {
 template <typename T>
 struct Layer {
   int64_t in, out;
-  AlignedVector<T> forward;   // W transposed, packed: depth in, columns out; or as pack_narrow() leaves it
-  AlignedVector<T> bias;      // [padded(out)]
-  AlignedVector<T> backward;  // W, packed: depth out, columns in
-  int64_t gradient;           // offset of this layer's gradients
+  AlignedVector<T> forward;              // W transposed, packed: depth in, columns out; or as pack_narrow() leaves it
+  AlignedVector<T> bias;                 // [padded(out)]
+  AlignedVector<T> backward;             // W, packed: depth out, columns in
+  AlignedVector<uint16_t> forward_bf16;  // W transposed, in the variant that multiplies in bf16
+  int64_t gradient;                      // offset of this layer's gradients
+  int64_t exact;  // so many of the last inputs are never rounded to bf16: states, whose changes are small beside them
 
   // weight: element (o, i) at weight[o * row_stride + i]; bias may be null: zero
-  Layer(const T* weight, int64_t row_stride, const T* bias_values, int64_t in_, int64_t out_, int64_t gradient_)
+  Layer(const T* weight, int64_t row_stride, const T* bias_values, int64_t in_, int64_t out_, int64_t gradient_,
+        int64_t exact_ = 0)
       : in(in_),
         out(out_),
         bias(std::max(padded<T>(out_), kNarrow)),
         backward(out_ * padded<T>(in_)),
-        gradient(gradient_) {
+        gradient(gradient_),
+        exact(exact_) {
     if (is_narrow(out)) {
       forward.resize(narrow_size(in));
       pack_narrow(weight, in, out, row_stride, forward.data());
@@ -39,6 +44,9 @@ struct Layer {
       pack_panels(weight, in, out, int64_t{1}, row_stride, forward.data());
     }
     for (int64_t o = 0; bias_values && o < out; ++o) bias[o] = bias_values[o];
+    if constexpr (kMayUseBf16) {
+      if (uses_bf16()) forward_bf16 = pack_bf16_panels(weight, in - exact, out, row_stride);
+    }
     pack_panels(weight, out, in, row_stride, int64_t{1}, backward.data());
   }
 
@@ -53,6 +61,13 @@ struct Layer {
     }
     const Product<T> p{rows,           padded<T>(out), in,      input, padded<T>(in), forward.data(), output,
                        padded<T>(out), bias.data(),    nullptr, 0};
+    if constexpr (kMayUseBf16) {
+      if (uses_bf16()) {
+        relu ? multiply_bf16<Finish::relu>(p, forward_bf16.data(), in - exact)
+             : multiply_bf16<Finish::plain>(p, forward_bf16.data(), in - exact);
+        return;
+      }
+    }
     relu ? multiply<T, Start::bias, Finish::relu>(p) : multiply<T, Start::bias, Finish::plain>(p);
   }
 
@@ -97,6 +112,8 @@ struct Layer {
   }
 
  private:
+  static constexpr bool kMayUseBf16 = kBf16Products && std::is_same_v<T, float>;
+  bool uses_bf16() const { return in - exact >= kLeastBf16Depth && !is_narrow(out); }
   bool row_per_output() const { return out * padded<T>(in) <= in * padded<T>(out); }
   int64_t weight_gradient_size() const { return row_per_output() ? out * padded<T>(in) : in * padded<T>(out); }
 };
@@ -159,13 +176,14 @@ struct Mlp {
   }
 };
 
-// Appends layers first .. last - 1 of a module to `module`; returns the parameters behind them.
+// Appends layers first .. last - 1 of a module to `module`; returns the parameters behind them. exact: Layer::exact of
+// the first.
 template <typename T>
 const T* pack_layers(Mlp<T>& module, const int64_t* sizes, int64_t first, int64_t last, const T* parameters,
-                     int64_t* gradient_size) {
+                     int64_t* gradient_size, int64_t exact = 0) {
   for (int64_t l = first; l < last; ++l) {
     const int64_t in = sizes[l], out = sizes[l + 1];
-    module.layers.emplace_back(parameters, in, parameters + out * in, in, out, *gradient_size);
+    module.layers.emplace_back(parameters, in, parameters + out * in, in, out, *gradient_size, l == first ? exact : 0);
     *gradient_size += module.layers.back().gradient_size();
     parameters += out * in + out;
   }
@@ -198,7 +216,8 @@ struct PackedLibrary {
       parameters = pack_layers(edge[k], library.edge_sizes, 0, library.edge_layers, parameters, &gradient_size);
     }
     for (Mlp<T>& module : node) {
-      parameters = pack_layers(module, library.node_sizes, 0, library.node_layers, parameters, &gradient_size);
+      parameters =
+          pack_layers(module, library.node_sizes, 0, library.node_layers, parameters, &gradient_size, features);
     }
   }
 

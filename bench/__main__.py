@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import anneal, cases, energy, gradient, heat_bath, mega_graph, scaling, simulate, time_to_accuracy
+from bench import anneal, bf16, cases, energy, gradient, heat_bath, mega_graph, scaling, simulate, time_to_accuracy
 from bench.record import RESULTS, write_result
 from bench.rows import Row, describe, use_threads
 from nri_fast import ops
@@ -26,6 +26,7 @@ subjects:
   gradient          the same with the gradient of the modules' parameters
   heat_bath         scores of all assignments; a training step, hot (all have weight) and cold (few have)
   anneal            proposing and deciding as a share of a sweep
+  bf16              scoring in bfloat16 against float32: time, and decisions that change
   mega_graph        all systems in one graph against one at a time
   simulate          springs and charged particles
   scaling           cost over entities, edge types, roll-out length and systems, up to a million
@@ -86,6 +87,7 @@ def subjects_with(limit: float) -> dict[str, Callable[[cases.Effort], Iterator[R
         "gradient": gradient.rows,
         "heat_bath": heat_bath.rows,
         "anneal": anneal.rows,
+        "bf16": bf16.rows,
         "mega_graph": mega_graph.rows,
         "simulate": simulate.rows,
         "scaling": scaling.rows,

@@ -102,7 +102,9 @@ def test_baseline_objects_are_linked_first(tree, tmp_path):
     rules = (tmp_path / "build" / "build.ninja").read_text()
     link = next(line for line in rules.splitlines() if line.startswith("build _core"))
     targets = [word.split("/")[1].removesuffix(".dir") for word in link.split() if word.endswith(".o")]
-    order = [name for name in ("nri_cpu_generic", "nri_cpu_avx2", "nri_cpu_avx512") if name in targets]
+    order = [
+        name for name in ("nri_cpu_generic", "nri_cpu_avx2", "nri_cpu_avx512", "nri_cpu_avx512bf16") if name in targets
+    ]
     assert order[0] == "nri_cpu_generic"
     assert list(dict.fromkeys(targets))[-len(order) :] == order
 

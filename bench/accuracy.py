@@ -1,7 +1,7 @@
 """How right, from how little, how soon: ``python -m bench.accuracy NAME ... [--data FOLDER]``.
 
-springs20: simulated springs; springs_file: a real NRI file, 100 of its systems held out; simulator: time of 50,000
-systems of each kind. More is measured by `nri-fast experiment`.
+springs20: simulated springs; springs_file: a real NRI file, 100 of its systems held out. More is measured by
+`nri-fast experiment`.
 """
 
 from __future__ import annotations
@@ -47,17 +47,6 @@ def from_file(folder: str) -> dict[str, Any]:
     return {"settings": settings.to_dict(), "runs": [learn_and_test(train, test, settings, 0)]}
 
 
-def simulator() -> dict[str, Any]:
-    """Seconds for 50,000 five-body systems of each kind, 49 frames."""
-    seconds = {}
-    for kind in ("springs", "charged", "kuramoto"):
-        started = time.perf_counter()
-        nf.simulate(kind, 50_000, seed=7)
-        seconds[kind] = round(time.perf_counter() - started, 2)
-        print(f"50,000 {kind} systems: {seconds[kind]} s")
-    return {"systems": 50_000, "entities": 5, "frames": 49, "threads": nf.get_threads(), "seconds": seconds}
-
-
 def main() -> None:
     """Runs the experiments that are named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -67,7 +56,6 @@ def main() -> None:
     experiments = {
         "springs20": lambda: simulated("springs", 20, (1, 2, 3)),
         "springs_file": lambda: from_file(arguments.data),
-        "simulator": simulator,
     }
     for name in arguments.names:
         if name not in experiments:

@@ -1,101 +1,128 @@
-"""Heat-bath scores and training step against plain PyTorch: ``python -m bench.heat_bath [--seconds S]``."""
+"""The heat bath: scores of every assignment, and the training step (scores, weights, gradient) that is made of them.
+
+A step is hot at the beginning of a run, when every assignment has weight, and cold at its end, when few have; the
+factors are the first and the last temperature of the presets, in units of the spread of a receiver's scores.
+"""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
+import dataclasses
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 import nri_fast as nf
-from bench.peers import plain_torch
-from bench.record import write_result
-from bench.timer import interleaved
+from bench.cases import FEATURES, TRANSITIONS, Case, Effort
+from bench.peers.dense_heat_bath import DenseHeatBath
+from bench.rows import OURS, Contest, Row, check_close, use_threads
+from bench.timer import Work
 from nri_fast import ops
 from nri_fast.energies import all_transitions
 
-SYSTEMS, TRANSITIONS, ENTITIES, SCALE_SQUARED = 50, 12, 5, 0.1
+SCALE_SQUARED = 0.1
+HOT, COLD = 0.3, 0.021
+PEER_BYTES = 2 << 30  # that a peer's activations may take, kept for its gradient
 
 
-def competitors(width: int) -> dict[str, Callable[[], object]]:
-    """Scores without a gradient, and a whole soft step (scores, responsibilities, gradient) hot and cold."""
-    torch.manual_seed(0)
-    library = nf.ModuleLibrary(4, 2, 1, width, (width,), (width, width), relative=(0, 1))
-    states = torch.randn(SYSTEMS, TRANSITIONS + 1, ENTITIES, 4)
-    graph = nf.MegaGraph.complete(SYSTEMS, ENTITIES)
-    peer = plain_torch.HeatBath(library, ENTITIES, SCALE_SQUARED)
-    rows = ops.RowLayout.blocks(graph, 2)
-    problem = ops.HeatBathProblem(
-        library,
-        graph,
-        states.flatten(),
-        TRANSITIONS + 1,
-        all_transitions(graph, TRANSITIONS + 1),
-        rows,
-        ops.ErrorMeasure(torch.ones(4), SCALE_SQUARED),
-    )
-    with torch.no_grad():
-        ours, theirs = problem.scores(library.flat_parameters()), peer(states).flatten()
-    worst = float((ours - theirs).abs().max())
-    assert worst < 1e-4, f"the competitors disagree by {worst}"
+def rows(effort: Effort) -> Iterator[Row]:
+    """Three rows a case."""
+    for asked in effort.cases():
+        case = fitted(asked, effort.gflop)
+        use_threads(case.threads)
+        problem = HeatBathStep.of(case)
+        peer = DenseHeatBath(problem.library, case.entities, SCALE_SQUARED)
+        check_close("dense scores", peer.scores(problem.states).flatten(), problem.scores())
+        shape, transitions = case.heat_bath_shape, case.systems * case.transitions
+        forward = transitions * shape.heat_bath_scores()
+        competitors: dict[str, Work] = {OURS: problem.scores, "dense": functools.partial(peer.scores, problem.states)}
+        name = "heat-bath scores"
+        yield Contest("heat_bath", name, case, asked, forward, transitions, competitors).measure(effort)
+        for work, factor in (("hot heat-bath step", HOT), ("cold heat-bath step", COLD)):
+            ours = functools.partial(problem.step, factor)
+            theirs = functools.partial(peer.step, problem.states, factor)
+            check_close(work, gradient_of(problem, theirs), gradient_of(problem, ours))
+            live_rows, live_messages = problem.live(factor)
+            operations = forward + transitions * shape.heat_bath_gradient(live_rows, live_messages)
+            facts = {"live_rows": round(live_rows, 2), "live_messages": round(live_messages, 2)}
+            competitors = {OURS: ours, "dense": theirs}
+            contest = Contest("heat_bath", work, case, asked, operations, transitions, competitors, facts=facts)
+            yield contest.measure(effort)
 
-    def our_scores() -> None:
+
+def fitted(asked: Case, gflop: float) -> Case:
+    """Fewer transitions first, then fewer systems; a training step's work and a peer's memory decide."""
+    shape = asked.heat_bath_shape
+    rows = asked.entities * asked.edge_types ** (asked.entities - 1)
+    most = gflop * 1e9 / (3 * shape.heat_bath_scores())
+    most = max(1, int(min(most, PEER_BYTES / (rows * asked.width * 4 * 6))))
+    transitions = min(TRANSITIONS, max(2, most // asked.systems))
+    systems = min(asked.systems, max(1, most // transitions))
+    return dataclasses.replace(asked, steps=transitions + 1, rollout=1, systems=systems)
+
+
+@dataclass(frozen=True)
+class HeatBathStep:
+    """What our kernels are asked for.
+
+    Attributes
+    ----------
+    library : ModuleLibrary
+    states : Tensor
+        [systems, transitions + 1, N, D].
+    problem : HeatBathProblem
+    """
+
+    library: nf.ModuleLibrary
+    states: Tensor
+    problem: ops.HeatBathProblem
+
+    @classmethod
+    def of(cls, case: Case) -> HeatBathStep:
+        """All transitions of a case's systems."""
+        library, states = case.library(case.heat_bath_shape), case.states(case.steps)
+        graph = nf.MegaGraph.complete(case.systems, case.entities)
+        layout = ops.RowLayout.blocks(graph, case.edge_types)
+        start = all_transitions(graph, case.steps)
+        # The peer's errors are in units of the library's change_scale.
+        error = ops.ErrorMeasure(torch.ones(FEATURES) / library.change_scale**2, SCALE_SQUARED)
+        problem = ops.HeatBathProblem(library, graph, states.flatten(), case.steps, start, layout, error)
+        return cls(library, states, problem)
+
+    def scores(self) -> Tensor:
+        """[rows]."""
         with torch.no_grad():
-            problem.scores(library.flat_parameters())
+            return self.problem.scores(self.library.flat_parameters())
 
-    def their_scores() -> None:
-        with torch.no_grad():
-            peer(states)
+    def weights(self, scores: Tensor, factor: float) -> Tensor:
+        """[rows] of the mean over receivers."""
+        graph, offset = self.problem.graph, self.problem.rows.offset
+        temperature = factor * float(scores.view(graph.nodes, -1).std(-1).mean())
+        return ops.responsibilities(offset, scores, temperature) / graph.nodes
 
-    def our_step(factor: float) -> None:
-        library.zero_grad()
-        parameters = library.flat_parameters()
-        scores = problem.scores(parameters.detach())
-        temperature = factor * float(scores.view(-1, 16).std(-1).mean())
-        weights = ops.responsibilities(rows.offset, scores, temperature) / graph.nodes
-        parameters.backward(problem.gradient(parameters.detach(), weights))
+    def step(self, factor: float) -> None:
+        """Scores, their weights at a temperature, and the gradient of the weighted mean score."""
+        self.library.zero_grad()
+        parameters = self.library.flat_parameters()
+        weights = self.weights(self.problem.scores(parameters.detach()), factor)
+        parameters.backward(self.problem.gradient(parameters.detach(), weights))
 
-    def their_step(factor: float) -> None:
-        library.zero_grad()
-        scores = peer(states)
-        with torch.no_grad():
-            temperature = factor * scores.std(-1).mean()
-            weights = torch.softmax(-scores / temperature, -1)
-        (weights * scores).sum(-1).mean().backward()
-
-    return {
-        "scores nri_fast": our_scores,
-        "scores plain_torch": their_scores,
-        "hot step nri_fast": lambda: our_step(0.3),
-        "hot step plain_torch": lambda: their_step(0.3),
-        "cold step nri_fast": lambda: our_step(0.021),
-        "cold step plain_torch": lambda: their_step(0.021),
-    }
+    def live(self, factor: float) -> tuple[float, float]:
+        """Rows and messages of a system that have weight, a mean over systems."""
+        graph, types = self.problem.graph, self.library.edge_types
+        weights = self.weights(self.scores(), factor).view(graph.nodes, -1) > 0
+        degree = graph.edges // graph.nodes
+        alternatives = weights.view(graph.nodes, *[types] * degree)
+        messages = 0
+        for edge in range(degree):
+            rest = [1 + other for other in range(degree) if other != edge]
+            messages += int((alternatives.sum(rest) if rest else alternatives).gt(0).sum())
+        return float(weights.sum()) / graph.systems, messages / graph.systems
 
 
-def main() -> None:
-    """Times widths 32 and 64 on one thread and on all."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10.0, help="per width and number of threads")
-    seconds = parser.parse_args().seconds
-    rows = []
-    for threads in sorted({1, ops.get_threads()}):
-        for width in (32, 64):
-            ops.set_threads(threads)
-            torch.set_num_threads(threads)
-            times = interleaved(competitors(width), seconds)
-            for work in ("scores", "hot step", "cold step"):
-                ours, theirs = times[f"{work} nri_fast"], times[f"{work} plain_torch"]
-                ratio = round(theirs["median_ms"] / ours["median_ms"], 2)
-                rows.append(
-                    {"work": work, "width": width, "threads": threads, "nri_fast": ours, "plain_torch": theirs}
-                    | {"times_faster": ratio}
-                )
-                print(
-                    f"{work}, width {width}, {threads} threads: {ours['median_ms']:.2f} ms, {ratio} times plain PyTorch"
-                )
-    write_result("heat_bath", f"python -m bench.heat_bath --seconds {seconds:g}", {"rows": rows})
-
-
-if __name__ == "__main__":
-    main()
+def gradient_of(problem: HeatBathStep, step: functools.partial[None]) -> Tensor:
+    """[P] what a step leaves in the parameters."""
+    step()
+    return torch.cat([value.grad.flatten() for value in problem.library.parameters() if value.grad is not None])

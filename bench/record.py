@@ -11,10 +11,10 @@ from nri_fast.record import provenance
 RESULTS = Path(__file__).parent / "results"
 
 
-def write_result(name: str, command: str, figures: dict[str, Any]) -> Path:
-    """Writes ``bench/results/NAME.json`` and says where."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def write_result(name: str, command: str, figures: dict[str, Any], folder: Path = RESULTS) -> Path:
+    """Writes ``NAME.json`` into the folder of results and says where."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps({"command": command, **provenance(), **figures}, indent=1) + "\n")
     print(f"wrote {path}")
     return path

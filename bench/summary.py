@@ -1,4 +1,4 @@
-"""Writes the figures in README and docs/experiments.md from the result files: ``python -m bench.summary``."""
+"""Writes figures into README and docs/experiments.md from the result files, and draws: ``python -m bench.summary``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from bench.figures import draw_peak, draw_scaling
 from bench.record import RESULTS
+from bench.rows import OURS
 
 README = Path(__file__).parent.parent / "README.md"
+PEAK_SUBJECTS = ("energy", "gradient", "heat_bath")
+PLAIN_TORCH = ("bucketed", "masked", "dense")
 EXPERIMENTS = README.parent / "docs" / "experiments.md"
 
 
@@ -72,19 +76,7 @@ def forecasts(runs: list[dict[str, Any]]) -> str:
 
 def speed_rows() -> list[tuple[str, str, str]]:
     """What, figure, machine."""
-    rows = []
-    heat_bath = load("heat_bath")
-    if heat_bath is not None:
-        for work in ("scores", "hot step", "cold step"):
-            ratios = [row["times_faster"] for row in heat_bath["rows"] if row["work"] == work]
-            title = {"scores": "heat-bath scores", "hot step": "heat-bath training step, first of a run"}
-            name = title.get(work, "heat-bath training step, last of a run")
-            figure = f"{min(ratios):.1f} to {max(ratios):.1f} times plain PyTorch (widths 32 and 64, 1 and all threads)"
-            rows.append((name, figure, machine(heat_bath)))
-    simulator = load("simulator")
-    if simulator is not None:
-        seconds = simulator["seconds"]["springs"]
-        rows.append(("50,000 springs systems simulated", f"{seconds:.1f} s", machine(simulator)))
+    rows = contest_rows() + special_rows()
     bounces = load("bounces")
     if bounces is not None:
         curves = bounces["curves"]
@@ -95,6 +87,91 @@ def speed_rows() -> list[tuple[str, str, str]]:
         label = f"edges right in training after {seconds:.0f} s, 200 springs systems"
         rows.append((label, ", ".join(right), machine(bounces)))
     return rows
+
+
+def contest_rows() -> list[tuple[str, str, str]]:
+    """Share of the peak, and how many times faster than the best plain PyTorch, over all widths and system sizes."""
+    found = []
+    for name in PEAK_SUBJECTS:
+        result = load(name)
+        works: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+        for row in [] if result is None else result["rows"]:
+            works.setdefault((row["work"], row["asked_systems"] == 1), []).append(row)
+        for (work, single), rows in works.items():
+            assert result is not None
+            peak = [100 * row["runs"][OURS]["of_peak"] for row in rows]
+            ratios = [
+                min(run["times_slower"] for peer, run in row["runs"].items() if peer in PLAIN_TORCH) for row in rows
+            ]
+            widths = " to ".join(str(end(row["case"]["width"] for row in rows)) for end in (min, max))
+            figure = f"{min(peak):.0f} to {max(peak):.0f}% of the measured FMA peak, "
+            figure += f"{min(ratios):.1f} to {max(ratios):.1f} times the best plain PyTorch"
+            batch = "one system" if single else "128 systems and more"
+            found.append((f"{work}, {batch}, widths {widths}", figure, machine(result)))
+    return found
+
+
+def special_rows() -> list[tuple[str, str, str]]:
+    """Of the subjects that are about something else than the peak."""
+    rows = []
+    mega_graph = load("mega_graph")
+    if mega_graph is not None:
+        gains = [row["runs"]["nri_fast one at a time"]["times_slower"] for row in mega_graph["rows"]]
+        torch = [row["runs"]["bucketed one at a time"]["times_slower"] for row in mega_graph["rows"]]
+        figure = f"{min(gains):.1f} to {max(gains):.1f} times our own calls one system at a time, "
+        figure += f"{min(torch):.0f} to {max(torch):.0f} times plain PyTorch's"
+        rows.append(("128 systems in one mega-graph", figure, machine(mega_graph)))
+    anneal = load("anneal")
+    if anneal is not None:
+        share = max(row["decisions"]["share_of_sweep"] for row in anneal["rows"] if row["asked_systems"] >= 128)
+        title = "accept or reject, with all random numbers, 128 systems and more"
+        rows.append((title, f"at most {100 * share:.2g}% of a sweep", machine(anneal)))
+    simulated = load("simulate")
+    if simulated is not None:
+        for row in simulated["rows"]:
+            if row["case"]["systems"] == 50_000 and row["case"]["threads"] == simulated["machine"]["cores"]:
+                seconds = row["runs"][OURS]["median_ms"] / 1e3
+                rows.append(("50,000 springs systems simulated", f"{seconds:.1f} s", machine(simulated)))
+    scaling = load("scaling")
+    if scaling is not None:
+        many = max((row for row in scaling["rows"] if row["over"] == "systems"), key=lambda row: row["asked_systems"])
+        case, seconds = many["case"], many["runs"][OURS]["median_ms"] / 1e3
+        title = f"energies of {case['systems']:,} systems at once, two steps, width {case['width']}"
+        rows.append((title, f"{seconds:.1f} s", machine(scaling)))
+    return rows + accuracy_time_rows()
+
+
+def accuracy_time_rows() -> list[tuple[str, str, str]]:
+    """Seconds from nothing to an accuracy."""
+    result, rows = load("time_to_accuracy"), []
+    works: dict[str, list[dict[str, Any]]] = {}
+    for row in [] if result is None else result["rows"]:
+        works.setdefault(row["work"], []).append(row)
+    for work, repeated in works.items():
+        assert result is not None
+        for accuracy_wanted in repeated[0]["runs"][OURS]["reached_s"]:
+            texts = []
+            for name in repeated[0]["runs"]:
+                runs = [row["runs"][name] for row in repeated]
+                seconds = [run["reached_s"][accuracy_wanted] for run in runs]
+                reached = [s for s in seconds if s is not None]
+                if len(reached) == len(seconds):
+                    texts.append(f"{name} {mean(reached):.1f} s")
+                else:
+                    texts.append(f"{name} not in {max(run['watched_s'] for run in runs):.0f} s")
+            title = f"{work}: from nothing to {100 * float(accuracy_wanted):g}% of held-out edges"
+            rows.append((title, ", ".join(texts), machine(result)))
+    return rows
+
+
+def draw() -> None:
+    """The figures, beside the result files."""
+    contests = [row for name in PEAK_SUBJECTS if (result := load(name)) is not None for row in result["rows"]]
+    if contests:
+        draw_peak(contests, RESULTS / "peak.png")
+    scaling = load("scaling")
+    if scaling is not None:
+        draw_scaling(scaling["rows"], RESULTS / "scaling.png")
 
 
 def experiment_tables() -> str:
@@ -127,7 +204,8 @@ def replace(text: str, marker: str, content: str) -> str:
 
 
 def main() -> None:
-    """Rewrites README's table."""
+    """Rewrites README's table, and draws the figures."""
+    draw()
     rows = accuracy_rows() + speed_rows()
     table = ["| what | figure | machine |", "| --- | --- | --- |", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
     text = replace(README.read_text(), "results", "\n".join(table))

@@ -318,6 +318,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("built_variants", &nri::cpu::built_variants);
   m.def("chosen_variant", &nri::cpu::chosen_variant);
   m.def("hardware_threads", &nri::cpu::hardware_threads);
+  m.def("fma_operations", &nri::cpu::fma_operations, arg("threads"), arg("blocks"),
+        py::call_guard<py::gil_scoped_release>());
   m.def("cuda_build", &cuda_build);
   m.def("cuda_architectures", &nri::cuda::architectures);
   m.def("cuda_device_count", &nri::cuda::device_count);

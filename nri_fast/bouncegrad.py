@@ -38,6 +38,7 @@ CHECKPOINT_SECONDS = 30.0
 HIGHEST_TEMPERATURE = 10.0  # of a chain, in units of the energy; robust energies are logarithms
 GEOMETRIC = 0.1, 1e-5  # first and last temperature of a chain that is cooled geometrically
 MOST_SKIPPED = 20  # gradient steps in a row that may be skipped because they are not finite
+RESIDUALS_EVERY = 4  # steps; what is followed changes slowly
 
 
 class DivergedError(RuntimeError):
@@ -111,7 +112,7 @@ class BounceGrad:
         self._epoch_counts = [0] * len(ops.COUNTS)
         self.forecaster = library
         self.first_step: ModuleLibrary | None = None
-        self._optimiser = torch.optim.Adam(library.parameters(), lr=settings.learning_rate)
+        self._optimiser = torch.optim.Adam(library.parameters(), lr=settings.learning_rate, fused=True)
 
     @property
     def total_steps(self) -> int:
@@ -260,7 +261,7 @@ class BounceGrad:
                 self.plateau.update(sum(finite) / len(finite) if finite else math.inf)
                 self._epoch_losses = []
         self._record(result, rate)
-        if self.settings.robust and not polishing:
+        if self.settings.robust and not polishing and self._step % RESIDUALS_EVERY == 0:
             self._follow_residuals(systems, batch, parameters.detach())
         self._step += 1
 
@@ -292,12 +293,12 @@ class BounceGrad:
         """Forecasts get modules of their own: those that judge structures stay as they are."""
         free = self.library.with_positions() if self.settings.polish_positions else copy.deepcopy(self.library)
         self.forecaster = free
-        self._optimiser = torch.optim.Adam(free.parameters(), lr=self.settings.polish_rate)
+        self._optimiser = torch.optim.Adam(free.parameters(), lr=self.settings.polish_rate, fused=True)
 
     def _keep_first_step(self) -> None:
         """What is right at one step stays; a copy learns roll-outs."""
         self.first_step, self.forecaster = self.forecaster, copy.deepcopy(self.forecaster)
-        self._optimiser = torch.optim.Adam(self.forecaster.parameters(), lr=self.settings.polish_rate)
+        self._optimiser = torch.optim.Adam(self.forecaster.parameters(), lr=self.settings.polish_rate, fused=True)
 
     def _chain_temperature(self, systems: SystemSet) -> float:
         """Of this step's Metropolis bounce, in units of the energy."""
@@ -357,7 +358,7 @@ class BounceGrad:
             return False
         self._optimiser.zero_grad(set_to_none=True)
         parameters.backward(result.gradient)
-        torch.nn.utils.clip_grad_norm_(self.forecaster.parameters(), self.settings.clip)
+        torch.nn.utils.clip_grad_norm_(self.forecaster.parameters(), self.settings.clip, foreach=True)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         self._optimiser.step()

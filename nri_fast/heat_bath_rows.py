@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -103,32 +103,9 @@ class HeatBathRows:
     @cached_property
     def groups(self) -> list[ReceiverGroup]:
         """All receivers, those with equally many free edges together."""
-        graph, device = self.graph, self.graph.device
-        free = torch.ones(graph.edges, dtype=torch.bool, device=device) if self._free is None else self._free
-        edges = free.nonzero().flatten()
-        count = torch.zeros(graph.nodes, dtype=torch.int64, device=device).index_add(
-            0, graph.receiver[edges], torch.ones_like(edges)
-        )
-        first = count.cumsum(0) - count
-        groups = []
-        for f in count.unique().tolist():
-            receivers = (count == f).nonzero().flatten()
-            block = self.edge_types**f
-            size = self.node_types * block
-            row = torch.arange(size, device=device)
-            place = torch.arange(f, device=device)
-            types = row[:, None] // self.edge_types ** (f - 1 - place) % self.edge_types  # [R, f]
-            gives = types.T[:, None, :] == torch.arange(self.edge_types, device=device)[:, None]  # [f, K, R]
-            groups.append(
-                ReceiverGroup(
-                    receivers,
-                    edges[first[receivers][:, None] + place],
-                    self.row_offset[receivers][:, None] + row,
-                    gives.nonzero()[:, 2].view(f, self.edge_types, size // self.edge_types),
-                    gives.double(),
-                )
-            )
-        return groups
+        if self._free is None:
+            return _groups_of_all(self.graph, self.edge_types, self.node_types)
+        return receiver_groups(self.graph, self.edge_types, self.node_types, self._free)
 
     def scores(self, parameters: Tensor) -> Tensor:
         """[rows] scores."""
@@ -149,13 +126,8 @@ class HeatBathRows:
 
     def spread(self, scores: Tensor) -> float:
         """Mean over receivers of the standard deviation of their scores: the unit of temperatures."""
-        rows = self.row_offset.diff()
-        receiver = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), rows)
-        zero = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
-        mean = zero.index_add(0, receiver, scores.double()) / rows
-        square = zero.index_add(0, receiver, (scores.double() - mean[receiver]) ** 2)
-        spread = (square / (rows - 1).clamp(min=1)).sqrt()[rows > 1]
-        return float(spread.nanmean()) if spread.numel() else 0.0
+        tables = [scores[group.rows].double() for group in self.groups if group.rows.shape[1] > 1]
+        return float(torch.cat([table.std(-1) for table in tables]).nanmean()) if tables else 0.0
 
     def responsibilities(self, scores: Tensor, temperature: float) -> Tensor:
         """[rows] softmax(-scores / temperature) of each receiver's rows."""
@@ -211,6 +183,44 @@ class HeatBathRows:
             weight = weights.double()[group.rows]
             marginal[group.receivers] = weight.view(len(weight), self.node_types, -1).sum(-1)
         return marginal.to(weights.dtype)
+
+
+def receiver_groups(graph: MegaGraph, edge_types: int, node_types: int, free: Tensor) -> list[ReceiverGroup]:
+    """All receivers of a graph, those with equally many free incoming edges (`free`, [E] bool) together."""
+    device = graph.device
+    edges = free.nonzero().flatten()
+    count = torch.zeros(graph.nodes, dtype=torch.int64, device=device).index_add(
+        0, graph.receiver[edges], torch.ones_like(edges)
+    )
+    first = count.cumsum(0) - count
+    rows = node_types * edge_types**count
+    row_offset = rows.cumsum(0) - rows
+    groups = []
+    for f in count.unique().tolist():
+        receivers = (count == f).nonzero().flatten()
+        size = node_types * edge_types**f
+        row = torch.arange(size, device=device)
+        place = torch.arange(f, device=device)
+        types = row[:, None] // edge_types ** (f - 1 - place) % edge_types  # [R, f]
+        gives = types.T[:, None, :] == torch.arange(edge_types, device=device)[:, None]  # [f, K, R]
+        groups.append(
+            ReceiverGroup(
+                receivers,
+                edges[first[receivers][:, None] + place],
+                row_offset[receivers][:, None] + row,
+                gives.nonzero()[:, 2].view(f, edge_types, size // edge_types),
+                gives.double(),
+            )
+        )
+    return groups
+
+
+@lru_cache(maxsize=4)
+def _groups_of_all(graph: MegaGraph, edge_types: int, node_types: int) -> list[ReceiverGroup]:
+    """The groups if every edge is free: the same in every step whose batch has the same graph."""
+    return receiver_groups(
+        graph, edge_types, node_types, torch.ones(graph.edges, dtype=torch.bool, device=graph.device)
+    )
 
 
 def likelihood_units(problem: ops.HeatBathProblem, scores: Tensor, owner: Tensor, owners: int) -> Tensor:

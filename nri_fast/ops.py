@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -233,19 +234,19 @@ class RowLayout:
     @classmethod
     def blocks(cls, graph: MegaGraph, edge_types_count: int, free: Tensor | None = None) -> RowLayout:
         """Every assignment of a receiver's incoming edges; of those marked in ``free`` [edges], where it is given."""
-        count = graph.in_offset.diff() if free is None else None
-        place = torch.arange(graph.edges, device=graph.device)
         if free is None:
-            later = graph.in_offset[graph.receiver + 1] - 1 - place
-        else:
-            before = _offsets(free.long())  # free edges in front of each edge
-            count = before[graph.in_offset].diff()
-            later = before[graph.in_offset[graph.receiver + 1]] - before[1:]
-        stride = torch.pow(torch.full_like(later, edge_types_count), later)
-        if free is not None:
-            stride = torch.where(free, stride, torch.zeros_like(stride))
-        assert count is not None
+            return _whole_blocks(graph, edge_types_count)
+        before = _offsets(free.long())  # free edges in front of each edge
+        count = before[graph.in_offset].diff()
+        later = before[graph.in_offset[graph.receiver + 1]] - before[1:]
+        stride = torch.where(free, torch.pow(torch.full_like(later, edge_types_count), later), 0)
         return cls(_offsets(torch.pow(torch.full_like(count, edge_types_count), count)), stride)
+
+
+@lru_cache(maxsize=4)
+def _whole_blocks(graph: MegaGraph, edge_types_count: int) -> RowLayout:
+    """All edges free: the same in every step whose batch has the same graph."""
+    return RowLayout.blocks(graph, edge_types_count, torch.ones(graph.edges, dtype=torch.bool, device=graph.device))
 
 
 def _offsets(sizes: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class ResidualScale:
 
     log_median: float = -math.inf
 
-    AVERAGING = 0.02
+    AVERAGING = 0.08
 
     @property
     def value(self) -> float:

@@ -259,6 +259,7 @@ PRESETS: dict[str, Settings] = {
         undirected=True,
         batch=50,
         steps=10_000,
+        temperature_share=0.5,
         polish_steps=5000,
         polish_first_share=0.3,
         polish_rate=8e-3,

@@ -124,18 +124,24 @@ class SystemSet:
         """The mega-graph of some systems, in the order given."""
         graph = self.graph
         ids = torch.as_tensor(systems, dtype=torch.int64, device=graph.device)
-        first_edge = graph.in_offset[graph.node_offset]
-        edges, _ = _ranges(first_edge, ids)
-        nodes, node_offset = _ranges(graph.node_offset, ids)
         if graph.entities is not None:
             part = _complete(len(ids), graph.entities, graph.device)
             states = self.states.view(graph.systems, -1)[ids].flatten()
-            return Batch(ids, part, states, edges, nodes)
+            n = graph.entities
+            return Batch(ids, part, states, _equal_ranges(ids, n * (n - 1)), _equal_ranges(ids, n))
+        first_edge = graph.in_offset[graph.node_offset]
+        edges, _ = _ranges(first_edge, ids)
+        nodes, node_offset = _ranges(graph.node_offset, ids)
         shift = node_offset[:-1] - graph.node_offset[ids]
         owner = torch.repeat_interleave(torch.arange(len(ids), device=graph.device), first_edge.diff()[ids])
         part = MegaGraph(node_offset, graph.sender[edges] + shift[owner], graph.receiver[edges] + shift[owner])
         values, _ = _ranges(graph.node_offset * (self.steps * self.features), ids)
         return Batch(ids, part, self.states[values], edges, nodes)
+
+
+def _equal_ranges(ids: Tensor, size: int) -> Tensor:
+    """Concatenated ranges i * size .. (i + 1) * size - 1 for i in `ids`."""
+    return (ids[:, None] * size + torch.arange(size, device=ids.device)).flatten()
 
 
 def _ranges(offset: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:

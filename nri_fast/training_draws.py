@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ class TrainingDraws:
         """
         batches = math.ceil(len(systems) / self.settings.batch)
         epoch, place = divmod(step, batches)
-        order = self._generator(BATCHES, epoch).permutation(len(systems))
+        order = _epoch_order(self.seed, epoch, len(systems))
         return systems.batch(torch.from_numpy(np.array_split(order, batches)[place])), place == batches - 1
 
     def transitions(self, batch: Batch, steps: int, step: int) -> Tensor:
@@ -82,5 +83,15 @@ class TrainingDraws:
         return coupling.applied(graph, edge_types), node_types
 
     def _generator(self, purpose: int, number: int) -> np.random.Generator:
-        key = np.array([self.seed, purpose], dtype=np.uint64)  # a list with large numbers would become floats
-        return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, number]))
+        return _generator(self.seed, purpose, number)
+
+
+def _generator(seed: int, purpose: int, number: int) -> np.random.Generator:
+    key = np.array([seed, purpose], dtype=np.uint64)  # a list with large numbers would become floats
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, number]))
+
+
+@lru_cache(maxsize=1)
+def _epoch_order(seed: int, epoch: int, systems: int) -> np.ndarray:
+    """All systems in the epoch's order; asked for by each of its steps."""
+    return _generator(seed, BATCHES, epoch).permutation(systems)

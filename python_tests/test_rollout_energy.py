@@ -100,6 +100,46 @@ def test_gradient_equals_autograd_of_oracle(backend: torch.device, shape: str, r
         assert_close(torch.zeros_like(x) if g is None else g, e, 1e-10)
 
 
+def test_gradient_of_a_long_rollout(backend: torch.device) -> None:
+    """So long that the CPU kernel keeps states only and runs each step again on the way back."""
+    torch.manual_seed(3)
+    case = make_case(sizes=[5] * 6, keep=2.0, steps=121, message=64, edge_hidden=(96,), node_hidden=(64,))
+    with torch.no_grad():
+        for parameter in case.library.parameters():
+            parameter *= 0.5  # so that states do not run away
+    arguments = (case.graph, case.edge_types, case.node_types, 120)
+    states = torch.stack(case.trajectories).requires_grad_()
+    parameters = list(case.library.parameters())
+    energy = reference.rollout_energy(case.library, arguments[0], list(states), *arguments[1:])
+    expected = torch.autograd.grad(energy.sum(), [states, *parameters])
+    on = case.on(backend)
+    states = torch.stack(on.trajectories).requires_grad_()
+    energy = rollout_energy(on.library, on.graph, states, on.edge_types, on.node_types, rollout=120)
+    actual = torch.autograd.grad(energy.sum(), [states, *on.library.parameters()])
+    for a, b in zip(actual, expected, strict=True):
+        assert_close(a, b, 1e-9)
+
+
+def test_weights_changed_in_place_are_seen(backend: torch.device) -> None:
+    """Kernels keep weights that they have repacked, but only as long as they are the same."""
+    case = make_case().on(backend)
+    parameters = case.library.flat_parameters().detach().clone()
+    states = torch.cat([x.flatten() for x in case.trajectories])
+    error = ops.ErrorMeasure(torch.ones(case.library.features, dtype=torch.float64, device=backend))
+
+    def energies(weights: Tensor) -> Tensor:
+        types = case.edge_types[None], case.node_types
+        return ops.rollout_energy(case.library, weights, case.graph, states, 8, *types, 3, error)
+
+    before = energies(parameters)
+    parameters[-1] += 0.25
+    after = energies(parameters)
+    assert not torch.equal(before, after)
+    assert_same_bits(after, energies(parameters.clone()))
+    parameters[-1] -= 0.25
+    assert_same_bits(before, energies(parameters))
+
+
 def test_gradcheck() -> None:
     case = make_case(sizes=[3, 2], steps=4, features=2, message=3, edge_hidden=(3,), node_hidden=(4,))
     states = torch.cat([x.flatten() for x in case.trajectories]).requires_grad_()

@@ -43,6 +43,17 @@ struct LibraryView {
 
   int64_t message() const { return edge_sizes[edge_layers]; }
   int64_t first_type() const { return silent ? 1 : 0; }
+  int64_t parameter_count() const {
+    return (edge_types - first_type()) * weights_of(edge_layers, edge_sizes) +
+           node_types * weights_of(node_layers, node_sizes);
+  }
+
+ private:
+  static int64_t weights_of(int64_t layers, const int64_t* sizes) {
+    int64_t count = 0;
+    for (int64_t l = 0; l < layers; ++l) count += sizes[l + 1] * (sizes[l] + 1);
+    return count;
+  }
 };
 
 // Recorded states. System b's block starts at steps * node_offset[b] * features and is [steps, N_b, features], so a

@@ -1,9 +1,11 @@
 // Picks the kernels compiled for this processor, once, and forwards every call to them.
+#include <atomic>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "cpu/thread_pool.h"
 #include "cpu/variants.h"
 #include "ops/heat_bath.h"
 #include "ops/machine.h"
@@ -19,6 +21,7 @@ namespace nri::cpu {
   void heat_bath_gradient(const HeatBathProblem<T>&, const T*, T*, const Execution&);
 #define NRI_DECLARE_VARIANT(variant) \
   namespace variant {                \
+  int64_t fma_block();               \
   NRI_DECLARE_KERNELS(float)         \
   NRI_DECLARE_KERNELS(double)        \
   }
@@ -132,5 +135,17 @@ Chosen chosen() {
   }
 NRI_DEFINE_KERNELS(float)
 NRI_DEFINE_KERNELS(double)
+
+namespace {
+
+int64_t fma_block() { NRI_DISPATCH(fma_block()) }
+
+}  // namespace
+
+int64_t fma_operations(int threads, int64_t blocks) {
+  std::atomic<int64_t> operations{0};
+  parallel_for(threads, blocks, [&](int64_t, int) { operations += fma_block(); });
+  return operations;
+}
 
 }  // namespace nri::cpu

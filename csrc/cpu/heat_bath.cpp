@@ -29,9 +29,13 @@ class ErrorSums {
     }
   }
 
-  // Called behind every transition, counted from 0.
-  void transition_done(int64_t transition, bool last) {
-    if (error_.kind != ErrorKind::robust || !(last || transition % kFactors == kFactors - 1)) return;
+  // Whether all rows have to be there before the next transition, counted from 0, begins.
+  bool wants_all(int64_t transition, bool last) const {
+    return last || (error_.kind == ErrorKind::robust && transition % kFactors == kFactors - 1);
+  }
+
+  void take_logarithms() {
+    if (error_.kind != ErrorKind::robust) return;
     for (int64_t row = 0; row < rows_; ++row) {
       sum_[row] += std::log(product_[row]);
       product_[row] = 1.0;
@@ -148,8 +152,10 @@ void score_group(const HeatBathProblem<T>& problem, const SplitLibrary<T>& libra
           if (block.full()) block.flush(errors);
         }
       }
-      block.flush(errors);
-      errors.transition_done(l + t, l + t + 1 == problem.transitions);
+      if (errors.wants_all(l + t, l + t + 1 == problem.transitions)) {
+        block.flush(errors);
+        errors.take_logarithms();
+      }
     }
   }
   const double transitions = static_cast<double>(problem.transitions);
@@ -161,7 +167,8 @@ void score_group(const HeatBathProblem<T>& problem, const SplitLibrary<T>& libra
 template <typename T>
 void heat_bath_scores_variant(const HeatBathProblem<T>& problem, T* scores, const Execution& execution) {
   if (problem.graph.systems == 0) return;
-  const SplitLibrary<T> library(problem.library, false);
+  const auto packed = PackedCache<SplitLibrary<T>, T>::get(problem.library);
+  const SplitLibrary<T>& library = *packed;
   const std::vector<ReceiverGroup> groups = group_receivers(problem);
   parallel_for(execution.threads, static_cast<int64_t>(groups.size()),
                [&](int64_t i, int) { score_group(problem, library, groups[i], scores); });

@@ -120,7 +120,7 @@ class GroupGradient {
       }
       run_block(gradients);
       send_back_to_held(count);
-      module_.own.add_gradient(state_, own_gradient_, count * group_.receivers(), gradients);
+      module_.own.add_gradient({{state_, own_gradient_, count * group_.receivers()}}, gradients);
       messages_backward(count, gradients);
     }
   }
@@ -155,13 +155,12 @@ class GroupGradient {
   }
 
   void add_row(const ActiveRow& row, int64_t t, int64_t transition) {
-    T* z = z_ + waiting_ * width_;
-    std::copy_n(own_ + (t * group_.receivers() + row.receiver) * width_, width_, z);
+    sent_.clear();
     for (int64_t i = 0; i < row.degree; ++i) {
-      const T* message = table_.projection(row.types[i], row.first_edge + i, t);
-      for (int64_t h = 0; message && h < width_; ++h) z[h] += message[h];
+      if (const T* message = table_.projection(row.types[i], row.first_edge + i, t)) sent_.push_back(message);
     }
-    for (int64_t h = 0; !module_.rest.layers.empty() && h < width_; ++h) z[h] = z[h] < T(0) ? T(0) : z[h];
+    add_all(own_ + (t * group_.receivers() + row.receiver) * width_, sent_.data(), static_cast<int64_t>(sent_.size()),
+            width_, !module_.rest.layers.empty(), z_ + waiting_ * width_);
     const int64_t offset = (group_.first_node + row.receiver - table_.node_base()) * library_.features;
     block_[waiting_++] = {&row, t, table_.state_before(transition) + offset, table_.state_after(transition) + offset};
   }
@@ -181,7 +180,9 @@ class GroupGradient {
                                 change_gradient + i * stride);
     }
     if (!rest.layers.empty()) {
-      rest.backward(z_, waiting_, output_.data(), output_gradient_.data(), z_gradient_, z_, gradients);
+      const MlpPass<T> pass{z_, waiting_, output_, output_gradient_};
+      rest.backward(pass, z_gradient_, z_);
+      rest.add_gradients({pass}, gradients);
     }
     for (int64_t i = 0; i < waiting_; ++i) send_back(block_[i], z_gradient_ + i * width_);
     waiting_ = 0;
@@ -189,29 +190,27 @@ class GroupGradient {
 
   void send_back(const Waiting& waiting, const T* gradient) {
     const ActiveRow& row = *waiting.row;
-    const int64_t width = module_.first_width();
     T* own = own_gradient_ + (waiting.transition * group_.receivers() + row.receiver) * width_;
-    for (int64_t h = 0; h < width; ++h) own[h] += gradient[h];
+    add_two(own, gradient, width_, false, own);
     for (int64_t i = 0; i < row.degree; ++i) {
       if (row.types[i] == kHeld) continue;
       const TypeMessages<T>& type = table_.types()[row.types[i]];
       const int64_t slot = type.slot[row.first_edge + i];
       if (slot < 0) continue;
       T* sent = projection_gradient_[row.types[i]] + (waiting.transition * type.wanted + slot) * width_;
-      for (int64_t h = 0; h < width; ++h) sent[h] += gradient[h];
+      add_two(sent, gradient, width_, false, sent);
     }
   }
 
   // What a held edge sent is part of the receiver's own sum in every row.
   void send_back_to_held(int64_t count) {
-    const int64_t width = module_.first_width();
     for (const HeldEdges& held : held_) {
       for_held_types(problem_, group_, held.types, held.first_edge, [&](int64_t k, int64_t e, T weight) {
         const TypeMessages<T>& type = table_.types()[k];
         for (int64_t t = 0; type.slot[e] >= 0 && t < count; ++t) {
           const T* own = own_gradient_ + (t * group_.receivers() + held.receiver) * width_;
           T* sent = projection_gradient_[k] + (t * type.wanted + type.slot[e]) * width_;
-          for (int64_t h = 0; h < width; ++h) sent[h] += weight * own[h];
+          add_weighted(weight, own, width_, sent);
         }
       });
     }
@@ -222,10 +221,11 @@ class GroupGradient {
       const TypeMessages<T>& type = table_.types()[k];
       const int64_t rows = type.wanted * count;
       if (rows == 0) continue;
-      std::vector<T*>& layers = layer_gradient_[k];
-      module_.projection.add_gradient(type.output.back(), projection_gradient_[k], rows, gradients);
-      module_.projection.apply_backward(projection_gradient_[k], rows, type.output.back(), layers.back());
-      library_.edge[k].backward(type.pair, rows, type.output.data(), layers.data(), nullptr, nullptr, gradients);
+      const MlpPass<T> pass{type.pair, rows, type.output, layer_gradient_[k]};
+      module_.projection.add_gradient({{type.output.back(), projection_gradient_[k], rows}}, gradients);
+      module_.projection.apply_backward(projection_gradient_[k], rows, type.output.back(), pass.gradient.back());
+      library_.edge[k].backward(pass, nullptr, nullptr);
+      library_.edge[k].add_gradients({pass}, gradients);
     }
   }
 
@@ -241,6 +241,7 @@ class GroupGradient {
   T *state_, *own_, *own_gradient_;              // [chunk * receivers, ...]
   std::vector<T*> projection_gradient_;          // per type [wanted * chunk, width]
   std::vector<std::vector<T*>> layer_gradient_;  // per type and edge layer
+  std::vector<const T*> sent_;                   // projected messages of the row being added up
   T *z_, *z_gradient_;                           // [kNodeRows, width]
   std::vector<T*> output_, output_gradient_;     // per layer of the rest
   Waiting block_[kNodeRows];
@@ -250,12 +251,13 @@ class GroupGradient {
 template <typename T>
 void heat_bath_gradient_variant(const HeatBathProblem<T>& problem, const T* cotangent, T* parameter_gradient,
                                 const Execution& execution) {
-  const SplitLibrary<T> library(problem.library, true);
+  const auto packed = PackedCache<SplitLibrary<T>, T>::get(problem.library);
+  const SplitLibrary<T>& library = *packed;
   const std::vector<ReceiverGroup> groups = group_receivers(problem);
-  const std::vector<T> total = sum_gradients<T>(
+  const T* total = GradientLanes<T>::sum(
       library.gradient_size, execution.threads, static_cast<int64_t>(groups.size()),
       [&](int64_t i, T* gradients) { GroupGradient<T>(problem, library, groups[i], cotangent).add_to(gradients); });
-  library.unpad(total.data(), parameter_gradient);
+  library.unpad(total, parameter_gradient);
 }
 
 }  // namespace

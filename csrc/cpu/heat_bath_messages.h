@@ -85,8 +85,7 @@ class MessageTable {
   void add_held(const std::vector<int64_t>& types, int64_t first_edge, int64_t t, T* sum) const {
     const int64_t width = padded<T>(library_.node[group_.node_type].first_width());
     for_held_types(problem_, group_, types, first_edge, [&](int64_t k, int64_t e, T weight) {
-      const T* message = projection(k, e, t);
-      for (int64_t h = 0; message && h < width; ++h) sum[h] += weight * message[h];
+      if (const T* message = projection(k, e, t)) add_weighted(weight, message, width, sum);
     });
   }
 
@@ -129,7 +128,7 @@ template <typename T>
 class FirstLayerSums {
  public:
   FirstLayerSums(Arena& arena, int64_t degree, int64_t width)
-      : width_(width), sums_(arena.take<T>((degree + 1) * width)) {}
+      : width_(width), sums_(arena.take<T>(std::max<int64_t>(degree, 1) * width)) {}
 
   // The start of every sum: the entity's own part.
   T* own() { return sums_; }
@@ -137,28 +136,18 @@ class FirstLayerSums {
   // Writes the sum for `types` [degree] to z [width], edges numbered from first_edge in the group's list.
   void add_up(const MessageTable<T>& table, int64_t first_edge, const std::vector<int64_t>& types, int64_t changed,
               int64_t t, T* z, bool relu) {
-    const int64_t degree = static_cast<int64_t>(types.size());
-    const T* last = sums_ + degree * width_;
-    for (int64_t i = changed; i < degree; ++i) {
-      const T* before = sums_ + i * width_;
-      T* after = sums_ + (i + 1) * width_;
-      const T* message = table.projection(types[i], first_edge + i, t);
-      if (message) {
-        for (int64_t h = 0; h < width_; ++h) after[h] = before[h] + message[h];
-      } else {
-        std::copy_n(before, width_, after);
-      }
+    const int64_t last = static_cast<int64_t>(types.size()) - 1;
+    for (int64_t i = changed; i < last; ++i) {
+      add_two(sums_ + i * width_, table.projection(types[i], first_edge + i, t), width_, false,
+              sums_ + (i + 1) * width_);
     }
-    if (relu) {
-      for (int64_t h = 0; h < width_; ++h) z[h] = last[h] < T(0) ? T(0) : last[h];
-    } else {
-      std::copy_n(last, width_, z);
-    }
+    const T* message = last < 0 ? nullptr : table.projection(types[last], first_edge + last, t);
+    add_two(sums_ + std::max<int64_t>(last, 0) * width_, message, width_, relu, z);
   }
 
  private:
   int64_t width_;
-  T* sums_;  // [degree + 1, width]
+  T* sums_;  // [degree, width]: own part and the leading edges added up; the last edge goes straight to its row
 };
 
 }  // namespace nri::cpu::NRI_CPU_VARIANT

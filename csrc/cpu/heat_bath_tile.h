@@ -3,9 +3,11 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "cpu/mlp.h"
+#include "cpu/packed_cache.h"
 #include "ops/heat_bath.h"
 
 namespace nri::cpu::NRI_CPU_VARIANT {
@@ -28,39 +30,33 @@ struct SplitLibrary {
   std::vector<SplitNodeModule<T>> node;
   int64_t gradient_size = 0;
 
-  SplitLibrary(const LibraryView<T>& library, bool with_backward)
+  explicit SplitLibrary(const LibraryView<T>& library)
       : features(library.features), message(library.message()), edge(library.edge_types) {
     const T* parameters = library.parameters;
     for (int64_t k = library.first_type(); k < library.edge_types; ++k) {
       edge[k].relu_last = true;
-      parameters =
-          pack_layers(edge[k], library.edge_sizes, 0, library.edge_layers, parameters, with_backward, &gradient_size);
+      parameters = pack_layers(edge[k], library.edge_sizes, 0, library.edge_layers, parameters, &gradient_size);
     }
     const int64_t in = message + features, out = library.node_sizes[1];
     for (int64_t m = 0; m < library.node_types; ++m) {
-      const int64_t own_gradient = gradient_size + out * padded<T>(message) + padded<T>(out);
-      node.push_back(
-          {Layer<T>(parameters, in, nullptr, message, out, with_backward, gradient_size),
-           Layer<T>(parameters + message, in, parameters + out * in, features, out, with_backward, own_gradient),
-           Mlp<T>{}});
-      gradient_size = own_gradient + out * padded<T>(features) + padded<T>(out);
+      Layer<T> projection(parameters, in, nullptr, message, out, gradient_size);
+      gradient_size += projection.gradient_size();
+      Layer<T> own(parameters + message, in, parameters + out * in, features, out, gradient_size);
+      gradient_size += own.gradient_size();
+      node.push_back({std::move(projection), std::move(own), Mlp<T>{}});
       parameters = pack_layers(node.back().rest, library.node_sizes, 1, library.node_layers,
-                               parameters + out * in + out, with_backward, &gradient_size);
+                               parameters + out * in + out, &gradient_size);
     }
   }
 
   void unpad(const T* gradients, T* parameters) const {
     for (const Mlp<T>& module : edge) parameters = unpad_gradient(module, gradients, parameters);
     for (const SplitNodeModule<T>& module : node) {
-      const Layer<T>&projection = module.projection, &own = module.own;
-      for (int64_t o = 0; o < own.out; ++o) {
-        const T* left = gradients + projection.gradient + o * padded<T>(message);
-        const T* right = gradients + own.gradient + o * padded<T>(features);
-        parameters = std::copy(left, left + message, parameters);
-        parameters = std::copy(right, right + features, parameters);
+      for (int64_t o = 0; o < module.first_width(); ++o) {
+        parameters = module.projection.copy_weight_gradient(gradients, o, parameters);
+        parameters = module.own.copy_weight_gradient(gradients, o, parameters);
       }
-      const T* bias = gradients + own.bias_gradient();
-      parameters = std::copy(bias, bias + own.out, parameters);
+      parameters = module.own.copy_bias_gradient(gradients, parameters);
       parameters = unpad_gradient(module.rest, gradients, parameters);
     }
   }
@@ -76,9 +72,11 @@ struct ReceiverGroup {
 };
 
 constexpr int64_t kGroupRows = 1024;  // a group closes once it has so many rows to score
+constexpr int64_t kFewSystems = 16;   // of fewer, every receiver is a group, so that all threads find work
 constexpr int64_t kChunkEdges = 256;  // transitions are taken in chunks of about so many edges per type
 constexpr int64_t kNodeRows = 192;    // node module rows that run through the layers together
 
+// Groups decide the order in which gradients add up, so they follow from the problem alone.
 template <typename T>
 std::vector<ReceiverGroup> group_receivers(const HeatBathProblem<T>& problem) {
   const GraphView& graph = problem.graph;
@@ -87,7 +85,8 @@ std::vector<ReceiverGroup> group_receivers(const HeatBathProblem<T>& problem) {
   for (int64_t b = 0; b < graph.systems; ++b) {
     for (int64_t v = graph.node_offset[b]; v < graph.node_offset[b + 1]; ++v) {
       const int64_t type = problem.node_types ? problem.node_types[v] : 0;
-      const bool joins = v > graph.node_offset[b] && rows < kGroupRows && groups.back().node_type == type;
+      const bool joins = v > graph.node_offset[b] && graph.systems >= kFewSystems && rows < kGroupRows &&
+                         groups.back().node_type == type;
       if (!joins) {
         groups.push_back({b, type, v, v, graph.in_offset[v], graph.in_offset[v]});
         rows = 0;

@@ -57,7 +57,8 @@ void rollout_energy_variant(const RolloutProblem<T>& problem, int64_t structures
                             const Execution& execution) {
   const GraphView& graph = problem.graph;
   if (structures == 0 || graph.systems == 0) return;
-  const PackedLibrary<T> library(problem.library, false);
+  const auto packed = PackedCache<PackedLibrary<T>, T>::get(problem.library);
+  const PackedLibrary<T>& library = *packed;
   const Segments segments(problem.trajectories.steps, problem.rollout);
   // Segment after segment, so that neighbours have the same length and can share a tile.
   std::vector<Rollout> rollouts;
@@ -88,7 +89,8 @@ template <typename T>
 void forecast_variant(const ForecastProblem<T>& problem, T* states, const Execution& execution) {
   const GraphView& graph = problem.graph;
   if (graph.systems == 0) return;
-  const PackedLibrary<T> library(problem.library, false);
+  const auto packed = PackedCache<PackedLibrary<T>, T>::get(problem.library);
+  const PackedLibrary<T>& library = *packed;
   const int64_t features = library.features;
   std::vector<Rollout> rollouts;
   rollouts.reserve(graph.systems);

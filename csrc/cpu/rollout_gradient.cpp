@@ -7,6 +7,15 @@
 namespace nri::cpu::NRI_CPU_VARIANT {
 namespace {
 
+// A tile keeps all its steps' activations for the way back if they take no more than this. Otherwise it keeps its
+// states, from which each step is run once more: the same bits for a third more work, and memory that hardly grows with
+// the roll-out.
+constexpr int64_t kMostKept = int64_t{8} << 20;
+
+// Weights' gradients are added up over so many steps together that the rows of a layer take about this: the sums, which
+// for wide modules lie far from the core, are read and written once for all of these steps.
+constexpr int64_t kRowsTogether = int64_t{256} << 10;
+
 // Room for the gradients that travel backwards through one step.
 template <typename T>
 struct StepGradients {
@@ -15,12 +24,18 @@ struct StepGradients {
       : edge(arena, library.edge.back(), wiring.edges, true), node(arena, library.node.back(), wiring.nodes, true) {}
 };
 
-// Takes the gradient of the state after a step, in `gradient` [nodes, D], back to the state before it, in place, and
-// adds the modules' gradients to `parameters`.
+// Rows first .. first + rows - 1 of a step, which ran through one module.
+template <typename T>
+MlpPass<T> pass_through(const Activations<T>& kept, const Activations<T>& gradients, int64_t first, int64_t rows,
+                        int64_t input_stride) {
+  return {kept.input + first * input_stride, rows, kept.from_row(first), gradients.from_row(first)};
+}
+
+// Takes the gradient of the state after a step, in `gradient` [nodes, D], back to the state before it, in place. The
+// gradients of all layers' outputs are left in `room`.
 template <typename T>
 void message_passing_step_backward(const PackedLibrary<T>& library, const Wiring<T>& wiring,
-                                   const StepActivations<T>& kept, const StepGradients<T>& room, T* gradient,
-                                   T* parameters) {
+                                   const StepActivations<T>& kept, const StepGradients<T>& room, T* gradient) {
   const int64_t features = library.features, message = library.message;
   const int64_t message_stride = padded<T>(message), pair_stride = padded<T>(2 * features);
   const int64_t node_stride = padded<T>(message + features), change_stride = padded<T>(features);
@@ -31,9 +46,8 @@ void message_passing_step_backward(const PackedLibrary<T>& library, const Wiring
   for (size_t m = 0; m < library.node.size(); ++m) {
     const int64_t first = wiring.node_group[m], rows = wiring.node_group[m + 1] - first;
     if (rows == 0) continue;
-    library.node[m].backward(kept.node.input + first * node_stride, rows, kept.node.from_row(first).data(),
-                             room.node.from_row(first).data(), room.node.input + first * node_stride, nullptr,
-                             parameters);
+    library.node[m].backward(pass_through(kept.node, room.node, first, rows, node_stride),
+                             room.node.input + first * node_stride, nullptr);
   }
   for (int64_t v = 0; v < wiring.nodes; ++v) {
     const T* own = room.node.input + wiring.node_row[v] * node_stride + message;
@@ -44,9 +58,7 @@ void message_passing_step_backward(const PackedLibrary<T>& library, const Wiring
     const T* sum_gradient = room.node.input + wiring.node_row[v] * node_stride;
     for (int64_t e = wiring.in_begin[v]; e < wiring.in_begin[v + 1]; ++e) {
       const int64_t offset = wiring.edge_row[e] * message_stride;
-      const T* sent = kept.edge.output.back() + offset;
-      T* out = room.edge.output.back() + offset;
-      for (int64_t h = 0; h < message; ++h) out[h] = sent[h] > T(0) ? sum_gradient[h] : T(0);
+      mask_row(sum_gradient, kept.edge.output.back() + offset, message_stride, room.edge.output.back() + offset);
     }
   }
   for (size_t k = 0; k < library.edge.size(); ++k) {
@@ -55,8 +67,7 @@ void message_passing_step_backward(const PackedLibrary<T>& library, const Wiring
     if (library.edge[k].layers.empty()) {
       std::fill_n(pairs, rows * pair_stride, T(0));
     } else if (rows) {
-      library.edge[k].backward(kept.edge.input + first * pair_stride, rows, kept.edge.from_row(first).data(),
-                               room.edge.from_row(first).data(), pairs, nullptr, parameters);
+      library.edge[k].backward(pass_through(kept.edge, room.edge, first, rows, pair_stride), pairs, nullptr);
     }
   }
   for (int64_t v = 0; v < wiring.nodes; ++v) {
@@ -67,6 +78,39 @@ void message_passing_step_backward(const PackedLibrary<T>& library, const Wiring
       for (int64_t d = 0; d < features; ++d) from[d] += pair[d];
       for (int64_t d = 0; d < features; ++d) into[d] += pair[features + d];
     }
+  }
+}
+
+// What a step leaves for the weights' gradients.
+template <typename T>
+struct StepPass {
+  const StepActivations<T>* kept;
+  const StepGradients<T>* gradients;
+};
+
+// Adds the gradients of all modules' weights over some steps that have been taken back.
+template <typename T>
+void add_weight_gradients(const PackedLibrary<T>& library, const Wiring<T>& wiring,
+                          const std::vector<StepPass<T>>& steps, T* parameters) {
+  std::vector<MlpPass<T>> passes;
+  for (size_t m = 0; m < library.node.size(); ++m) {
+    const int64_t first = wiring.node_group[m], rows = wiring.node_group[m + 1] - first;
+    passes.clear();
+    for (const StepPass<T>& step : steps) {
+      passes.push_back(pass_through(step.kept->node, step.gradients->node, first, rows,
+                                    padded<T>(library.message + library.features)));
+    }
+    library.node[m].add_gradients(passes, parameters);
+  }
+  for (size_t k = 0; k < library.edge.size(); ++k) {
+    const int64_t first = wiring.edge_group[k], rows = wiring.edge_group[k + 1] - first;
+    if (rows == 0 || library.edge[k].layers.empty()) continue;
+    passes.clear();
+    for (const StepPass<T>& step : steps) {
+      passes.push_back(
+          pass_through(step.kept->edge, step.gradients->edge, first, rows, padded<T>(2 * library.features)));
+    }
+    library.edge[k].add_gradients(passes, parameters);
   }
 }
 
@@ -90,8 +134,13 @@ struct GradientCall {
     const Wiring<T> wiring(arena, graph, problem.library.edge_types, problem.library.node_types,
                            rollouts.data() + first, count, edge_types, problem.node_types);
     const int64_t length = segments.length(rollouts[first].segment);
-    std::vector<StepActivations<T>> kept;
-    kept.reserve(length);
+    std::vector<StepActivations<T>> kept{StepActivations<T>(arena, library, wiring, true)};
+    const bool keep_all = length * kept[0].values() * static_cast<int64_t>(sizeof(T)) <= kMostKept;
+    const int64_t together = std::min(length, steps_together(wiring));
+    for (int64_t t = 1; t < (keep_all ? length : together); ++t) kept.emplace_back(arena, library, wiring, true);
+    std::vector<StepGradients<T>> gradients;
+    for (int64_t t = 0; t < together; ++t) gradients.emplace_back(arena, library, wiring);
+
     std::vector<T*> state{arena.take<T>(wiring.nodes * features)};
     for (int64_t i = 0; i < count; ++i) {
       const Rollout& r = rollouts[first + i];
@@ -99,17 +148,24 @@ struct GradientCall {
                   state[0] + wiring.first_node[i] * features);
     }
     for (int64_t t = 0; t < length; ++t) {
-      kept.emplace_back(arena, library, wiring, true);
       state.push_back(arena.take<T>(wiring.nodes * features));
-      message_passing_step(library, wiring, state[t], state[t + 1], kept[t]);
+      message_passing_step(library, wiring, state[t], state[t + 1], kept[keep_all ? t : 0]);
     }
 
-    const StepGradients<T> room(arena, library, wiring);
     T* gradient = arena.take<T>(wiring.nodes * features);
+    T* again = arena.take<T>(wiring.nodes * features);
     std::fill_n(gradient, wiring.nodes * features, T(0));
+    std::vector<StepPass<T>> passes;
     for (int64_t t = length; t > 0; --t) {
       for (int64_t i = 0; i < count; ++i) add_error_gradient(wiring, first, i, t, state[t], gradient);
-      message_passing_step_backward(library, wiring, kept[t - 1], room, gradient, parameters);
+      const StepActivations<T>& step = kept[keep_all ? t - 1 : passes.size()];
+      const StepGradients<T>& room = gradients[passes.size()];
+      if (!keep_all) message_passing_step(library, wiring, state[t - 1], again, step);
+      message_passing_step_backward(library, wiring, step, room, gradient);
+      passes.push_back({&step, &room});
+      if (static_cast<int64_t>(passes.size()) < together && t > 1) continue;
+      add_weight_gradients(library, wiring, passes, parameters);
+      passes.clear();
     }
     for (int64_t i = 0; start_gradient && i < count; ++i) {
       const Rollout& r = rollouts[first + i];
@@ -131,6 +187,12 @@ struct GradientCall {
   }
 
  private:
+  int64_t steps_together(const Wiring<T>& wiring) const {
+    const int64_t widest = std::max(library.edge.back().widest(), library.node.back().widest());
+    const int64_t step = std::max(wiring.edges, wiring.nodes) * widest * static_cast<int64_t>(sizeof(T));
+    return std::max<int64_t>(1, kRowsTogether / std::max<int64_t>(1, step));
+  }
+
   const T* recorded(const Rollout& r, int64_t step) const {
     return recorded_state(problem.graph, problem.trajectories, library.features, r.system,
                           segments.start(r.segment) + step);
@@ -160,7 +222,8 @@ template <typename T>
 void rollout_gradient_variant(const RolloutProblem<T>& problem, const uint8_t* edge_types, const T* cotangent,
                               T* energy, T* parameter_gradient, T* state_gradient, const Execution& execution) {
   const GraphView& graph = problem.graph;
-  const PackedLibrary<T> library(problem.library, true);
+  const auto packed = PackedCache<PackedLibrary<T>, T>::get(problem.library);
+  const PackedLibrary<T>& library = *packed;
   const int64_t features = library.features;
   const Segments segments(problem.trajectories.steps, problem.rollout);
   std::vector<Rollout> rollouts;
@@ -181,10 +244,10 @@ void rollout_gradient_variant(const RolloutProblem<T>& problem, const uint8_t* e
   // The cut into tiles decides the order of summation, so it looks at the batch alone.
   const std::vector<int64_t> bounds =
       cut_into_tiles(graph, segments, rollouts, std::min<int64_t>(tile_rows(library), 128));
-  const std::vector<T> total = sum_gradients<T>(
+  const T* total = GradientLanes<T>::sum(
       library.gradient_size, execution.threads, static_cast<int64_t>(bounds.size()) - 1,
       [&](int64_t tile, T* parameters) { call.run_tile(bounds[tile], bounds[tile + 1] - bounds[tile], parameters); });
-  library.unpad(total.data(), parameter_gradient);
+  library.unpad(total, parameter_gradient);
 
   for (int64_t s = 0; state_gradient && s < segments.count; ++s) {
     for (int64_t b = 0; b < graph.systems; ++b) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cpu/mlp.h"
+#include "cpu/packed_cache.h"
 #include "ops/rollout_energy.h"
 
 namespace nri::cpu::NRI_CPU_VARIANT {
@@ -84,20 +85,23 @@ struct Activations {
   T* input;                // [rows, padded(in)]
   std::vector<T*> output;  // per layer; row r begins at output[l] + r * room[l]
   std::vector<int64_t> room;
+  int64_t values = 0;  // numbers held
 
   // keep: every layer's output is wanted afterwards (for a backward pass); otherwise only the last one's is.
   Activations(Arena& arena, const Mlp<T>& module, int64_t rows, bool keep) {
     const size_t layers = module.layers.size();
     if (layers == 0) return;
-    input = arena.take<T>(rows * padded<T>(module.layers[0].in));
+    values = rows * padded<T>(module.layers[0].in);
+    input = arena.take<T>(values);
     T* spare[2] = {nullptr, nullptr};
     for (size_t l = 0; l < layers; ++l) {
       const bool own = keep || l + 1 == layers;
       room.push_back(own ? padded<T>(module.layers[l].out) : module.widest());
-      if (own) {
+      if (own || !spare[l % 2]) {
+        values += rows * room[l];
         output.push_back(arena.take<T>(rows * room[l]));
+        if (!own) spare[l % 2] = output.back();
       } else {
-        if (!spare[l % 2]) spare[l % 2] = arena.take<T>(rows * room[l]);
         output.push_back(spare[l % 2]);
       }
     }
@@ -116,7 +120,18 @@ struct StepActivations {
   Activations<T> edge, node;
   StepActivations(Arena& arena, const PackedLibrary<T>& library, const Wiring<T>& wiring, bool keep)
       : edge(arena, library.edge.back(), wiring.edges, keep), node(arena, library.node.back(), wiring.nodes, keep) {}
+  int64_t values() const { return edge.values + node.values; }
 };
+
+// A plain loop: a state is a few numbers, for which calling memmove costs more than the copy.
+template <typename T>
+inline void copy_state(const T* state, int64_t features, T* copy) {
+  if (features == 4) {
+    for (int64_t d = 0; d < 4; ++d) copy[d] = state[d];
+  } else {
+    for (int64_t d = 0; d < features; ++d) copy[d] = state[d];
+  }
+}
 
 // next = state + node module's output; both [nodes, D], row stride D. next may be state itself.
 template <typename T>
@@ -132,8 +147,8 @@ void message_passing_step(const PackedLibrary<T>& library, const Wiring<T>& wiri
   for (int64_t v = 0; any_edge_module && v < wiring.nodes; ++v) {
     for (int64_t e = wiring.in_begin[v]; e < wiring.in_begin[v + 1]; ++e) {
       T* pair = room.edge.input + wiring.edge_row[e] * pair_stride;
-      std::copy_n(state + wiring.sender[e] * features, features, pair);
-      std::copy_n(state + v * features, features, pair + features);
+      copy_state(state + wiring.sender[e] * features, features, pair);
+      copy_state(state + v * features, features, pair + features);
     }
   }
   for (size_t k = 0; k < library.edge.size(); ++k) {
@@ -147,12 +162,9 @@ void message_passing_step(const PackedLibrary<T>& library, const Wiring<T>& wiri
   }
   for (int64_t v = 0; v < wiring.nodes; ++v) {
     T* row = room.node.input + wiring.node_row[v] * node_stride;
-    std::fill_n(row, message, T(0));
-    for (int64_t e = wiring.in_begin[v]; any_edge_module && e < wiring.in_begin[v + 1]; ++e) {
-      const T* sent = messages + wiring.edge_row[e] * message_stride;
-      for (int64_t h = 0; h < message; ++h) row[h] += sent[h];
-    }
-    std::copy_n(state + v * features, features, row + message);
+    const int64_t begin = wiring.in_begin[v], incoming = any_edge_module ? wiring.in_begin[v + 1] - begin : 0;
+    sum_listed_rows(messages, wiring.edge_row + begin, incoming, message_stride, row);
+    copy_state(state + v * features, features, row + message);  // where the sum's padding was
   }
   for (size_t m = 0; m < library.node.size(); ++m) {
     const int64_t first = wiring.node_group[m], rows = wiring.node_group[m + 1] - first;

@@ -1,6 +1,7 @@
 // What was built and what the machine offers: the facts behind `nri-fast doctor`.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,9 @@ namespace cpu {
 std::vector<std::string> built_variants();  // best first, for instance {"avx512", "avx2", "generic"}
 std::string chosen_variant();               // the one this processor (or NRI_FAST_CPU_VARIANT) selects
 int hardware_threads();                     // processors this process may run on
+// Runs `blocks` blocks of multiply-adds between registers (float, the chosen variant's vectors) on `threads` threads
+// and returns how many floating-point operations that were, a multiply-add being two. The caller holds the clock.
+int64_t fma_operations(int threads, int64_t blocks);
 }  // namespace cpu
 
 namespace cuda {

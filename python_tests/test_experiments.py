@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from nri_fast import bouncegrad, cli, simulate
 from nri_fast.checkpoint import CheckpointError
-from nri_fast.experiments import EXPERIMENTS, accuracy, lesson, mega_graph, runner, text
+from nri_fast.experiments import EXPERIMENTS, accuracy, lesson, mega_graph, runner, text, transfer
 from nri_fast.experiments.experiment import Experiment, Part, Report, Workplace
 from nri_fast.experiments.lesson import Lesson
 from nri_fast.report import json_text
@@ -179,6 +179,7 @@ def test_every_name_has_a_module():
 def test_reports_show_what_was_measured(name, tmp_path, monkeypatch):
     """Parts' real figures, of tiny runs, go through the report."""
     monkeypatch.setattr(lesson, "SMALL_STEPS", 10)
+    monkeypatch.setitem(transfer.MORE, "small", dict.fromkeys(("springs", "charged"), (3, {"steps": 3})))
     monkeypatch.setattr(Lesson, "data", lambda self, split, systems: few(self, split))
     experiment = runner.load_experiment(name)
     figures = {}

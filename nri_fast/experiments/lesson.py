@@ -119,14 +119,21 @@ def examined(
 
 
 def trained(
-    data: TrajectoryData, settings: Settings, seed: int, place: Workplace, name: str = "run"
+    data: TrajectoryData, settings: Settings, seed: int, place: Workplace, name: str = "run", start: Run | None = None
 ) -> tuple[Run, float | None]:
-    """The run, and how long it took, None if it was interrupted."""
+    """The run, from random weights or another run's, and how long it took, None if it was interrupted."""
     folder: Path = place.folder / name
     interrupted = folder.exists()
     started = time.monotonic()
     run = train(
-        data, settings=settings, seed=seed, device=place.device, out=folder, resume=True, progress=place.progress
+        data,
+        settings=settings,
+        seed=seed,
+        device=place.device,
+        out=folder,
+        resume=True,
+        progress=place.progress,
+        start=start,
     )
     return run, None if interrupted else round(time.monotonic() - started, 2)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from nri_fast.formats import load_trajectories
@@ -160,10 +162,16 @@ def convert(
     return done
 
 
-def to_trajectories(source: Source, cut: Cut | None = None, name: str = "") -> TrajectoryData:
-    """Systems of a source in memory; arguments and errors as of :func:`convert`."""
+def to_trajectories(source: Source, cut: Cut | None = None, split: str | None = None, name: str = "") -> TrajectoryData:
+    """Systems of a source in memory; `split` chooses one of its own splits. The rest is as for :func:`convert`."""
+    kept = [r for r in source.recordings if split is None or r.split in (None, split)]
+    if len({r.split for r in kept}) != 1:
+        found = ", ".join(sorted({str(r.split) for r in source.recordings}))
+        raise ValueError(f"split: expected one of {found} ({source.where}), got {split!r}")
     with tempfile.TemporaryDirectory() as folder:
-        return load_trajectories(convert(source, Path(folder), cut, name=name).files[0], name=name)
+        chosen = dataclasses.replace(source, recordings=kept)
+        file = convert(chosen, Path(folder), cut, split=split or "train", name=name).files[0]
+        return load_trajectories(file, kept[0].split or split or "train", name=name)
 
 
 def _check_labels(source: Source) -> None:
@@ -206,16 +214,32 @@ def _common_length(source: Source, cut: Cut, estimated: bool) -> int:
     return longest
 
 
-def _pieces(recording: Recording, cut: Cut, lacking: list[int]) -> Iterator[Array]:
-    pieces = every_kth(recording.pieces(), cut.every)
+def _pieces(source: Source, recording: Recording, cut: Cut, lacking: list[int]) -> Iterator[Array]:
+    pieces = every_kth(_finite(recording, source), cut.every)
     if not lacking:
         return pieces
     return with_velocities(pieces, lacking, recording.time_step * cut.every, cut.velocities)
 
 
+def _finite(recording: Recording, source: Source) -> Iterator[Array]:
+    """The recording's pieces; infinite numbers are refused."""
+    begin = 0
+    for piece in recording.pieces():
+        infinite = np.isinf(piece)
+        if infinite.any():
+            step, entity, feature = (int(k) for k in np.argwhere(infinite)[0])
+            raise DataError(
+                f"{source.where}: recording {recording.name!r}, entity {recording.entities[entity]!r}, step "
+                f"{recording.step_name(begin + step)}, feature {source.feature_names[feature]!r}: expected a finite "
+                f"number, got {piece[step, entity, feature]}"
+            )
+        begin += len(piece)
+        yield piece
+
+
 def _add(systems: SystemsFile, source: Source, recording: Recording, cut: Cut, lacking: list[int]) -> None:
     """Write the systems of one recording."""
-    pieces = _pieces(recording, cut, lacking)
+    pieces = _pieces(source, recording, cut, lacking)
     late = 1 if lacking and cut.velocities == "backward" else 0  # the first step has no velocity
     time_step = recording.time_step * cut.every
     if cut.window is None:

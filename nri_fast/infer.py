@@ -31,7 +31,9 @@ class Inference:
     Attributes
     ----------
     adjacency : Tensor
-        [S, N, N] uint8: ``A[s, i, j]`` is the likeliest type of the edge from i to j; diagonal 0.
+        [S, N, N] uint8: ``A[s, i, j]`` is the likeliest type of the edge from i to j; diagonal 0. In systems of
+        different sizes N is the size of the largest; what lies behind a smaller system's entities is zero, here and
+        below.
     probability : Tensor
         [S, N, N, K] float32: of each type; zero on the diagonal.
     energy : Tensor
@@ -86,7 +88,7 @@ def infer(
     """
     systems = run.systems(data)
     found = find(run, systems, search, chains, seed, progress)
-    graph, count = systems.graph, data.systems
+    graph = systems.graph
     probability = torch.stack([graph.adjacency(column) for column in found.edge_probabilities.unbind(-1)], -1)
     nodes = found.node_types if run.settings.node_types > 1 else None
     with torch.no_grad():
@@ -105,9 +107,16 @@ def infer(
         graph.adjacency(found.edge_types).cpu(),
         probability.cpu(),
         energy.cpu(),
-        found.node_types.view(count, -1).cpu(),
-        found.node_probabilities.view(count, data.entities, -1).cpu(),
+        _by_system(found.node_types, data),
+        _by_system(found.node_probabilities, data),
     )
+
+
+def _by_system(values: Tensor, data: TrajectoryData) -> Tensor:
+    """[S, N, ...] from values per entity [nodes, ...], on the CPU, with zeros behind a system's last entity."""
+    result = values.new_zeros(data.systems, data.entities, *values.shape[1:], device="cpu")
+    result[data.present.cpu()] = values.cpu()
+    return result
 
 
 def _checked_search(run: Run, systems: SystemSet, search: Search | None, chains: int) -> Search:
@@ -180,16 +189,24 @@ def forecast(
     Returns
     -------
     Tensor
-        [systems, horizon, N, D]: index h - 1 holds the state h steps after `start`.
+        [systems, horizon, N, D]: index h - 1 holds the state h steps after `start`. What lies behind a smaller system's
+        last entity means nothing.
     """
     if not 0 <= start < data.steps:
         raise ValueError(f"start: expected 0 to {data.steps - 1}, got {start}")
-    states = run.states(data)
+    states = run.padded_states(data)[:, start]
     graph = run.systems(data).graph
+    present = data.present.to(run.device)
     nodes = inference.node_types.to(run.device) if run.settings.node_types > 1 else None
+    if data.sizes is not None:
+        states, nodes = states[present], None if nodes is None else nodes[present]
     predicted = energies.forecast(
-        run.forecaster, graph, states[:, start], inference.adjacency.to(run.device), nodes, horizon
+        run.forecaster, graph, states, inference.adjacency.to(run.device), nodes, horizon
     ).cpu()
+    if data.sizes is not None:
+        padded = predicted.new_zeros(data.systems, horizon, data.entities, data.features)
+        padded[data.present[:, None].expand(-1, horizon, -1)] = predicted.view(-1, data.features)
+        predicted = padded
     return predicted if normalised else run.normalisation.undo(predicted)
 
 
@@ -222,16 +239,17 @@ def evaluate(
     result |= dict.fromkeys(("edge_accuracy", "edge_auroc", "edge_ece", "relabelling", "node_accuracy"))
     if data.edges is not None:
         types = max(run.settings.edge_types, int(data.edges.max()) + 1)
-        accuracy, relabelling = metrics.edge_accuracy(found.adjacency, data.edges, types)
+        accuracy, relabelling = metrics.edge_accuracy(found.adjacency, data.edges, types, data.sizes)
         probability = torch.nn.functional.pad(found.probability, (0, types - run.settings.edge_types))
         result["edge_accuracy"] = _number(accuracy)
-        result["edge_auroc"] = _number(metrics.edge_auroc(probability, data.edges, relabelling))
-        result["edge_ece"] = _number(expected_calibration_error(probability, data.edges, relabelling))
+        result["edge_auroc"] = _number(metrics.edge_auroc(probability, data.edges, relabelling, data.sizes))
+        result["edge_ece"] = _number(expected_calibration_error(probability, data.edges, relabelling, sizes=data.sizes))
         result["relabelling"] = relabelling.tolist()
     if data.node_types is not None:
         types = max(run.settings.node_types, int(data.node_types.max()) + 1)
-        result["node_accuracy"] = _number(metrics.node_accuracy(found.node_types, data.node_types, types)[0])
-    states = run.states(data).cpu()
+        observed = (found.node_types[data.present][None], data.node_types[data.present][None])
+        result["node_accuracy"] = _number(metrics.node_accuracy(*observed, types)[0])
+    states = run.padded_states(data).cpu()
     longest = max([h for h in HORIZONS if h < data.steps], default=1)
     starts = range(0, data.steps - longest, 20)
     sums: dict[str, float] = {}
@@ -245,10 +263,17 @@ def evaluate(
             ),
         }
         for name, predicted in forecasts.items():
-            for horizon, error in metrics.forecast_errors(predicted, recorded, HORIZONS).items():
+            for horizon, error in metrics.forecast_errors(
+                _entities(predicted, data), _entities(recorded, data), HORIZONS
+            ).items():
                 key = f"mse_{horizon}{name}"
                 sums[key] = sums.get(key, 0.0) + error / len(starts)
     return result | {name: _number(value) for name, value in sums.items()}
+
+
+def _entities(values: Tensor, data: TrajectoryData) -> Tensor:
+    """[systems, steps, N, D], or [entities that are there, steps, 1, D] where systems differ in size."""
+    return values if data.sizes is None else values.transpose(1, 2)[data.present][:, :, None]
 
 
 def _number(value: float) -> float | None:

@@ -130,6 +130,12 @@ class TrajectoryData:
             return torch.ones(self.systems, self.entities, dtype=torch.bool, device=self.states.device)
         return torch.arange(self.entities, device=self.sizes.device) < self.sizes[:, None]
 
+    def rows(self, values: torch.Tensor) -> torch.Tensor:
+        """What `values` [systems, some steps, entities, ...] say of entities that are there: [rows, ...]."""
+        if self.sizes is None:
+            return values.flatten(0, 2)
+        return values[self.present.to(values.device)[:, None].expand(-1, values.shape[1], -1)]
+
     @property
     def systems(self) -> int:
         """Number of systems."""

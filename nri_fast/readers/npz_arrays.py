@@ -49,7 +49,7 @@ def read_npz(
     edges: str | None = None,
     axes: str = AXES,
     feature_names: tuple[str, ...] | None = None,
-    time_step: float = 1.0,
+    time_step: float | None = None,
 ) -> Source:
     """Read one array of many systems.
 
@@ -64,8 +64,8 @@ def read_npz(
         ``systems`` the array is one system.
     feature_names : tuple of str, optional
         By default the array ``feature_names``, or f0, f1, ...
-    time_step : float
-        Between two steps.
+    time_step : float, optional
+        Between two steps; by default the file's array ``dt``, or 1.
 
     Raises
     ------
@@ -74,6 +74,8 @@ def read_npz(
         Damage, no such array, axes that do not fit: file and key are named.
     """
     path, arrays = Path(file), open_npz(file)
+    if time_step is None:
+        time_step = time_step_of(path, arrays)
     states = _key(path, arrays, STATES if states is None else (states,))
     words = axes.split("-")
     if sorted(words) not in (sorted(AXES.split("-")), sorted(AXES.split("-")[1:])):

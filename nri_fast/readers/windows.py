@@ -75,7 +75,7 @@ def cut_windows(pieces: Iterable[Array], length: int, stride: int) -> Iterator[W
         count = (len(buffer) - length) // stride + 1 if len(buffer) >= length else 0
         if not count:
             continue
-        there = ~np.isnan(buffer).any(axis=-1)
+        there = np.asarray(~np.isnan(buffer).any(axis=-1))
         complete = bool(there.all())
         everyone = np.arange(buffer.shape[1])
         for w in range(count):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
 from collections.abc import Iterator
@@ -133,8 +134,11 @@ def convert(
     aside: dict[Path, Path] = {}
     done, too_short = Conversion(), 0
     try:
-        with tempfile.TemporaryDirectory(prefix=".nri_fast.", dir=out) as scratch:
-            systems = {which: SystemsFile(file, Path(scratch), names) for which, file in files.items()}
+        with tempfile.TemporaryDirectory(prefix=".nri_fast.", dir=out) as scratch, contextlib.ExitStack() as opened:
+            systems = {
+                which: opened.enter_context(contextlib.closing(SystemsFile(file, Path(scratch), names)))
+                for which, file in files.items()
+            }
             pairs = zip(source.recordings, splits, strict=True)
             for recording, which in tqdm(
                 pairs, "converting", len(splits), unit="recording", disable=None if progress else True
@@ -216,6 +220,8 @@ def _common_length(source: Source, cut: Cut, estimated: bool) -> int:
 
 def _pieces(source: Source, recording: Recording, cut: Cut, lacking: list[int]) -> Iterator[Array]:
     pieces = every_kth(_finite(recording, source), cut.every)
+    if cut.window is None:
+        pieces = _complete(pieces, recording, source, cut.every)
     if not lacking:
         return pieces
     return with_velocities(pieces, lacking, recording.time_step * cut.every, cut.velocities)
@@ -246,12 +252,8 @@ def _add(systems: SystemsFile, source: Source, recording: Recording, cut: Cut, l
         systems.add(
             recording.name, late * cut.every, time_step, recording.entities, recording.edges, recording.node_types
         )
-        first = 0
-        for piece in pieces:
-            known = piece[late:] if first == 0 else piece
-            check_complete(known, (first or late) * cut.every, recording, source.where, cut.every)
-            systems.append(known)
-            first += len(piece)
+        for piece in _after(pieces, late):
+            systems.append(piece)
         return
     for window in cut_windows(_after(pieces, late), cut.window, cut.stride or cut.window):
         kept = window.kept
@@ -265,6 +267,15 @@ def _add(systems: SystemsFile, source: Source, recording: Recording, cut: Cut, l
             None if recording.node_types is None else recording.node_types[kept],
         )
         systems.append(window.states)
+
+
+def _complete(pieces: Iterator[Array], recording: Recording, source: Source, every: int) -> Iterator[Array]:
+    """Refuse a hole before velocities are told from what is around it."""
+    begin = 0
+    for piece in pieces:
+        check_complete(piece, begin, recording, source.where, every)
+        begin += len(piece) * every
+        yield piece
 
 
 def _after(pieces: Iterator[Array], late: int) -> Iterator[Array]:

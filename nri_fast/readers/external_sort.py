@@ -92,7 +92,7 @@ def _not_after(a: Array, b: Array) -> bool:
 
 def _merged(file: Path, kind: np.dtype[np.void], runs: list[tuple[int, int]]) -> Iterator[Array]:
     """Merge sorted runs: what is not after the first to end of the blocks at hand can be passed on."""
-    size = max(256, 2 * RUN // len(runs))
+    size = max(16, 2 * RUN // len(runs))
     sources = [blocks(file, kind, first, count, size) for first, count in runs]
     left = [count for _, count in runs]
     at_hand: list[Array] = []

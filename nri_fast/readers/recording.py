@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,14 +61,15 @@ class Source:
     where : str
         The file or files, for errors.
     feature_names : tuple of str
-    recordings : list of Recording
+    recordings : sequence of Recording
+        Of a large table, made when they are asked for.
     notes : dict of str
         What the reader did to the data, kept with them.
     """
 
     where: str
     feature_names: tuple[str, ...]
-    recordings: list[Recording]
+    recordings: Sequence[Recording]
     notes: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

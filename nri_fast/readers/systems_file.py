@@ -80,9 +80,13 @@ class SystemsFile:
         """Write some more steps, [steps, entities, features], of the system that was begun last."""
         self._states.write(np.ascontiguousarray(states, dtype=np.float64).data)
 
+    def close(self) -> None:
+        """No more states will come."""
+        self._states.close()
+
     def write(self, steps: int, notes: dict[str, str]) -> Path:
         """Write the archive beside its final place, and return where; `steps` is the length of every system."""
-        self._states.close()
+        self.close()
         systems, largest = len(self), self.sizes[1]
         sizes = np.array(self._sizes, dtype=np.int64)
         names = np.array([[*n, *[""] * (largest - len(n))] for n in self._names], dtype=np.str_)

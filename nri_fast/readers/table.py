@@ -7,12 +7,15 @@ table; the scratch file takes about as much disk as the table, twice that while 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import tempfile
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -63,13 +66,12 @@ class _Numbered(dict[str, int]):
         return number
 
 
-@dataclass(frozen=True)
-class _Facts:
+class _Facts(NamedTuple):
     """A system's place in the sorted file, and its steps."""
 
+    system: int
     first: int
     rows: int
-    entities: Array
     steps: int
     first_step: float
     between: float  # typical difference of the step column
@@ -203,11 +205,9 @@ def tabulated(
     ranks = {"system": _ranks(systems), "entity": _ranks(entities)}
     ordered = sort_file(unsorted, kind, ranks)
     names = {key: _by_rank(numbered, ranks[key]) for key, numbered in (("system", systems), ("entity", entities))}
-    facts = _facts(where, ordered, kind, names)
-    recordings = [
-        _recording(where, names["system"][s], names["entity"], found, ordered, kind, time_unit)
-        for s, found in facts.items()
-    ]
+    recordings = _TableRecordings(where, ordered, kind, time_unit, names["system"], names["entity"])
+    for found, members in _facts(where, ordered, kind, names):
+        recordings.add(found, members)
     return Source(where, columns.feature_names, recordings)
 
 
@@ -230,21 +230,20 @@ def _ranks(numbered: dict[str, int]) -> Array:
     return ranks
 
 
-def _facts(where: str, file: Path, kind: np.dtype[np.void], names: dict[str, list[str]]) -> dict[int, _Facts]:
-    """Look at the sorted file once: where each system is, who is there, and at which steps."""
+def _facts(
+    where: str, file: Path, kind: np.dtype[np.void], names: dict[str, list[str]]
+) -> Iterator[tuple[_Facts, Array]]:
+    """Look at the sorted file once: where each system is and at which steps, and who is there."""
     total = os.path.getsize(file) // kind.itemsize
-    facts: dict[int, _Facts] = {}
     begun, place = 0, 0
     current = -1
     entities: list[Array] = []
     steps: list[Array] = []
     last: Array | None = None
 
-    def finish() -> None:
-        if current >= 0:
-            distinct = np.unique(np.concatenate(steps))
-            found = np.unique(np.concatenate(entities))
-            facts[current] = _regular(where, names["system"][current], begun, place - begun, found, distinct)
+    def finished() -> tuple[_Facts, Array]:
+        found = _regular(where, names["system"][current], np.unique(np.concatenate(steps)))
+        return _Facts(current, begun, place - begun, *found), np.unique(np.concatenate(entities))
 
     for block in blocks(file, kind, 0, total, RUN):
         checked = block if last is None else np.concatenate([last, block])
@@ -253,13 +252,13 @@ def _facts(where: str, file: Path, kind: np.dtype[np.void], names: dict[str, lis
         ends = np.flatnonzero(np.diff(block["system"])) + 1
         for first, end in itertools.pairwise([0, *ends.tolist(), len(block)]):
             if int(block["system"][first]) != current:
-                finish()
+                if current >= 0:
+                    yield finished()
                 current, begun, entities, steps = int(block["system"][first]), place, [], []
             entities.append(np.unique(block["entity"][first:end]))
             steps.append(np.unique(block["step"][first:end]))
             place += end - first
-    finish()
-    return facts
+    yield finished()
 
 
 def _refuse_repetitions(where: str, records: Array, names: dict[str, list[str]]) -> None:
@@ -274,10 +273,13 @@ def _refuse_repetitions(where: str, records: Array, names: dict[str, list[str]])
         )
 
 
-def _regular(where: str, name: str, first: int, rows: int, entities: Array, distinct: Array) -> _Facts:
-    """A system's steps, numbered; they may jitter, as times that were rounded do, and some may be missing."""
+def _regular(where: str, name: str, distinct: Array) -> tuple[int, float, float, float]:
+    """A system's steps: their number, the first, what lies between two, and the same on the mean.
+
+    Steps may jitter, as times that were rounded do, and some may be missing.
+    """
     if len(distinct) == 1:
-        return _Facts(first, rows, entities, 1, float(distinct[0]), 1.0, 1.0)
+        return 1, float(distinct[0]), 1.0, 1.0
     apart = np.diff(distinct)
     between = float(np.median(apart))
     numbers = np.rint(apart / between)
@@ -289,42 +291,70 @@ def _regular(where: str, name: str, first: int, rows: int, entities: Array, dist
             f"missing), got {distinct[k]:g} followed by {distinct[k + 1]:g}"
         )
     steps = int(numbers.sum())
-    time_step = float(distinct[-1] - distinct[0]) / steps
-    return _Facts(first, rows, entities, steps + 1, float(distinct[0]), between, time_step)
+    return steps + 1, float(distinct[0]), between, float(distinct[-1] - distinct[0]) / steps
 
 
-def _recording(
-    where: str, name: str, entity_names: list[str], facts: _Facts, file: Path, kind: np.dtype[np.void], unit: float
-) -> Recording:
+class _TableRecordings(Sequence[Recording]):
+    """The systems of a sorted file, some bytes each; a recording is made when it is asked for."""
+
+    def __init__(
+        self, where: str, file: Path, kind: np.dtype[np.void], unit: float, systems: list[str], entities: list[str]
+    ) -> None:
+        self._where, self._file, self._kind, self._unit = where, file, kind, unit
+        self._systems, self._entities = systems, entities
+        self._facts: tuple[array[Any], ...] = tuple(array(code) for code in "qqqqddd")
+        self._members, self._members_end = array("i"), array("q", [0])
+
+    def add(self, facts: _Facts, members: Array) -> None:
+        """Remember a system, and the numbers of its entities."""
+        for column, value in zip(self._facts, facts, strict=True):
+            column.append(value)
+        self._members.extend(members.tolist())
+        self._members_end.append(len(self._members))
+
+    def __len__(self) -> int:
+        return len(self._facts[0])
+
+    @overload
+    def __getitem__(self, place: int) -> Recording: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Recording]: ...
+    def __getitem__(self, place: int | slice) -> Recording | list[Recording]:
+        if isinstance(place, slice):
+            return [self[k] for k in range(*place.indices(len(self)))]
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        facts = _Facts(*(column[place] for column in self._facts))
+        members = np.array(self._members[self._members_end[place] : self._members_end[place + 1]])
+        return Recording(
+            self._systems[facts.system],
+            facts.steps,
+            tuple(self._entities[e] for e in members),
+            facts.time_step * self._unit,
+            functools.partial(_pieces, self._file, self._kind, facts, members),
+            step_name=lambda k: f"{facts.first_step + k * facts.time_step:g}",
+        )
+
+
+def _pieces(file: Path, kind: np.dtype[np.void], facts: _Facts, members: Array) -> Iterator[Array]:
+    """A recording's states, some steps at a time; NaN where there is no row."""
     features = kind["features"].shape[0]
-    longest = max(1, PIECE // (len(facts.entities) * features))
-
-    def pieces() -> Iterator[Array]:
-        size = max(1, min(RUN, longest * len(facts.entities)))
-        number, last_step = 0, facts.first_step  # step number of the last row that was placed, and its name
-        piece = np.full((longest, len(facts.entities), features), np.nan)
-        begin = 0  # step number that the piece begins with
-        for block in blocks(file, kind, facts.first, facts.rows, size):
-            apart = np.diff(block["step"], prepend=last_step)
-            numbers = number + np.cumsum(np.rint(apart / facts.between)).astype(np.int64)
-            number, last_step = int(numbers[-1]), float(block["step"][-1])
-            places = np.searchsorted(facts.entities, block["entity"])
-            done = 0
-            while done < len(block):
-                fits = int(np.searchsorted(numbers, begin + longest))
-                piece[numbers[done:fits] - begin, places[done:fits]] = block["features"][done:fits]
-                done = max(done, fits)
-                if done < len(block):
-                    yield piece
-                    begin += longest
-                    piece = np.full_like(piece, np.nan)
-        yield piece[: facts.steps - begin]
-
-    return Recording(
-        name,
-        facts.steps,
-        tuple(entity_names[e] for e in facts.entities),
-        facts.time_step * unit,
-        pieces,
-        step_name=lambda k: f"{facts.first_step + k * facts.time_step:g}",
-    )
+    longest = min(facts.steps, max(1, PIECE // (len(members) * features)))
+    number, last_step = 0, facts.first_step  # step number of the last row that was placed, and its name
+    piece = np.full((longest, len(members), features), np.nan)
+    begin = 0  # step number that the piece begins with
+    for block in blocks(file, kind, facts.first, facts.rows, max(1, min(RUN, longest * len(members)))):
+        apart = np.diff(block["step"], prepend=last_step)
+        numbers = number + np.cumsum(np.rint(apart / facts.between)).astype(np.int64)
+        number, last_step = int(numbers[-1]), float(block["step"][-1])
+        places = np.searchsorted(members, block["entity"])
+        done = 0
+        while done < len(block):
+            fits = int(np.searchsorted(numbers, begin + longest))
+            piece[numbers[done:fits] - begin, places[done:fits]] = block["features"][done:fits]
+            done = max(done, fits)
+            if done < len(block):
+                yield piece
+                begin += longest
+                piece = np.full_like(piece, np.nan)
+    yield piece[: facts.steps - begin]

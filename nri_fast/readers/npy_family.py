@@ -147,9 +147,9 @@ def _found(folder: Path, pattern: str, lead: str, name: str | None) -> Splits:
     if name is not None:
         sets = {called: splits for called, splits in sets.items() if called == name.lstrip("_")}
     if len(sets) != 1:
-        listed = ", ".join(sets) or "none"
+        listed = ", ".join(sorted(sets)) or "none"
         wanted = f"one data set of files {lead}_*.npy" + ("" if name is None else f" called {name!r}")
-        raise FileNotFoundError(f"{folder}: expected {wanted}, found {listed} (--name chooses)")
+        raise FileNotFoundError(f"{folder}: expected {wanted}, found {listed} (--data chooses)")
     for split, files in next(iter(sets.values())).items():
         if lead not in files:
             raise FileNotFoundError(

@@ -140,3 +140,13 @@ def test_files_keep_the_sizes(tmp_path, ragged):
     np.savez(tmp_path / "part.npz", states=np.zeros((2, 3, 2, 1)), recording=np.array([0, 0]))
     with pytest.raises(ValueError, match=r"part\.npz: origin: expected the arrays .*'recording_names' is missing"):
         nri_fast.load_trajectories(tmp_path / "part.npz")
+
+
+def test_other_searches_take_systems_of_different_sizes(ragged):
+    chain = dataclasses.replace(PRESETS["metropolis"], steps=3, polish_steps=0, batch=4, rollout=2)
+    run = nri_fast.train(ragged, settings=chain, seed=1, progress=False)
+    assert nri_fast.infer(run, ragged).adjacency.shape == (10, 5, 5)
+    undirected = dataclasses.replace(PRESETS["springs"], steps=3, polish_steps=0, batch=4, undirected=True)
+    run = nri_fast.train(ragged, settings=undirected, seed=1, progress=False)
+    found = nri_fast.infer(run, ragged)
+    assert torch.equal(found.adjacency, found.adjacency.transpose(1, 2))

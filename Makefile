@@ -75,8 +75,8 @@ $(VENV)/.run: $(VENV)/.made requirements/run.txt requirements/build.txt
 	$(PIP) install -r requirements/run.txt -r requirements/build.txt
 	touch $@
 
-$(VENV)/.check: $(VENV)/.run requirements/check.txt
-	$(PIP) install -r requirements/check.txt
+$(VENV)/.check: $(VENV)/.run requirements/check.txt requirements/extras.txt
+	$(PIP) install -r requirements/check.txt -r requirements/extras.txt
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.run $(NATIVE)

@@ -12,6 +12,7 @@ __all__ = [
     "MegaGraph",
     "ModuleLibrary",
     "Normalisation",
+    "Origin",
     "Run",
     "Settings",
     "SystemSet",
@@ -20,6 +21,7 @@ __all__ = [
     "evaluate",
     "find_unseen",
     "forecast",
+    "from_pyg",
     "get_threads",
     "heat_bath_scores",
     "hide",
@@ -32,6 +34,8 @@ __all__ = [
     "set_threads",
     "simulate",
     "teach",
+    "to_networkx",
+    "to_pyg",
     "train",
 ]
 
@@ -54,10 +58,12 @@ else:
     from nri_fast.energies import heat_bath_scores, rollout_energy
     from nri_fast.formats import load_trajectories, save_trajectories
     from nri_fast.graph import MegaGraph
+    from nri_fast.graph_libraries import from_pyg, to_networkx, to_pyg
     from nri_fast.infer import Inference, evaluate, forecast, infer
     from nri_fast.modules import ModuleLibrary
     from nri_fast.normalisation import Normalisation
     from nri_fast.ops import get_threads, set_threads
+    from nri_fast.origin import Origin
     from nri_fast.run import Run, train
     from nri_fast.settings import PRESETS, Settings
     from nri_fast.simulate import simulate

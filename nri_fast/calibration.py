@@ -60,7 +60,11 @@ class Reliability:
 
 
 def reliability(
-    probability: ArrayLike, true: ArrayLike, relabelling: ArrayLike | Sequence[int] | None = None, bins: int = BINS
+    probability: ArrayLike,
+    true: ArrayLike,
+    relabelling: ArrayLike | Sequence[int] | None = None,
+    bins: int = BINS,
+    sizes: ArrayLike | None = None,
 ) -> Reliability:
     """Sorts edges by the probability of their likeliest type, and counts how many are right.
 
@@ -73,6 +77,8 @@ def reliability(
         Inferred type k means true type ``relabelling[k]`` (see :func:`nri_fast.metrics.edge_accuracy`); identity by
         default.
     bins : int, >= 1
+    sizes : int array or tensor, [systems], optional
+        Numbers of entities, where systems differ in size; what lies behind is not counted.
 
     Returns
     -------
@@ -87,7 +93,7 @@ def reliability(
     probability, true, order = check_probability(probability, true, relabelling)
     if bins < 1:
         raise ValueError(f"bins: expected 1 or more, got {bins}")
-    scores, labels = off_diagonal(probability).astype(np.float64), off_diagonal(true)
+    scores, labels = off_diagonal(probability, sizes).astype(np.float64), off_diagonal(true, sizes)
     if scores.size and not (scores.min() >= 0 and scores.max() <= 1 + 1e-6):
         raise ValueError(f"probability: expected numbers from 0 to 1, got {scores.min()} to {scores.max()}")
     sure = scores.max(1, initial=0.0)
@@ -101,10 +107,14 @@ def reliability(
 
 
 def expected_calibration_error(
-    probability: ArrayLike, true: ArrayLike, relabelling: ArrayLike | Sequence[int] | None = None, bins: int = BINS
+    probability: ArrayLike,
+    true: ArrayLike,
+    relabelling: ArrayLike | Sequence[int] | None = None,
+    bins: int = BINS,
+    sizes: ArrayLike | None = None,
 ) -> float:
     """Mean over edges of the gap between how sure they are and how often edges as sure as they are right.
 
     Parameters and errors are those of :func:`reliability`; NaN if there is no edge.
     """
-    return reliability(probability, true, relabelling, bins).error
+    return reliability(probability, true, relabelling, bins, sizes).error

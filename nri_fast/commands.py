@@ -344,32 +344,47 @@ class Infer(Searched):
     """Find who acts on whom, and how, in systems never seen. The run's modules stay as they are."""
 
     out: Path
-    """New .npz file for the arrays below."""
+    """New file: .npz for the arrays below, or .csv for a table with a row an edge."""
 
     def run(self) -> None:
         """Infers and writes."""
         import numpy as np
 
-        from nri_fast.checkpoint import write_atomically
         from nri_fast.infer import infer
 
-        if self.out.suffix != ".npz":
-            raise ValueError(f"--out: expected a name that ends in .npz, got {self.out}")
+        if self.out.suffix not in (".npz", ".csv"):
+            raise ValueError(f"--out: expected a name that ends in .npz or .csv, got {self.out}")
         _refuse_existing(self.out)
         run, data, systems = self.load()
         found = infer(run, data, progress=True, search=self.search, chains=self.chains)
+        if self.out.suffix == ".csv":
+            from nri_fast.edge_table import edge_table
+
+            self._write(edge_table(found, data, systems).encode())
+            print(f"{self.out}: one row an edge, {data.systems} systems")
+            return
         arrays = {"adjacency": found.adjacency, "probability": found.probability, "energy": found.energy}
         if run.settings.node_types > 1:
             arrays |= {"node_types": found.node_types, "node_probability": found.node_probability}
         if self.held_out:
             arrays["systems"] = systems
+        if data.sizes is not None:
+            arrays["sizes"] = data.sizes
+        plain = {name: array.numpy() for name, array in arrays.items()}
+        if data.origin is not None:
+            plain |= {key: array for key, array in data.origin.arrays().items() if key != "notes"}
         content = io.BytesIO()
-        np.savez(content, **{name: array.numpy() for name, array in arrays.items()})  # type: ignore[arg-type]
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        _refuse_existing(self.out)
-        write_atomically(self.out, content.getvalue())
+        np.savez(content, **plain)  # type: ignore[arg-type]
+        self._write(content.getvalue())
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
         print(f"{self.out}: {shapes}")
+
+    def _write(self, content: bytes) -> None:
+        from nri_fast.checkpoint import write_atomically
+
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_existing(self.out)
+        write_atomically(self.out, content)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -461,10 +476,15 @@ The arrays, for S systems of N entities and K edge types:
   energy       [S] float32           mean squared error of roll-outs, normalised units squared
   node_types   [S, N] uint8          with node_probability [S, N, M], if the run tells entities apart
   systems      [S] int64             with --held-out: each system's place in the data
+  sizes        [S] int64             numbers of entities, if they differ; what lies behind them is zero
+and, of converted data, entity_names [S, N], recording_names, recording [S], first_step [S], time_step [S].
+
+The table has the columns system, recording, first_step, sender, receiver, type, probability (of that type).
 
 examples:
   nri-fast infer runs/springs data --out graphs.npz
-  nri-fast infer runs/springs my_recordings.npz --out graphs.npz""",
+  nri-fast infer runs/springs my_recordings.npz --out graphs.npz
+  nri-fast infer runs/ants data --out who_acts_on_whom.csv""",
     Evaluate: """
 Edge accuracy is the share of edges whose type is right under the best renaming of the types over the whole set.
 Errors stand beside two baselines: "nothing moves" and "constant velocity".

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 REQUIRED = ("matplotlib", "numpy", "safetensors", "scipy", "torch", "tqdm", "tyro")
-OPTIONAL = ("pandas", "pyarrow", "tensorboard", "torch_geometric")
+OPTIONAL = ("networkx", "pyarrow", "tensorboard", "torch_geometric")
 FACE = (
     "built_variants",
     "chosen_variant",

@@ -9,8 +9,10 @@ file                                                arrays
 ``nodes_{split}_{name}.npy`` (optional)             [systems, entities]
 ``{split}.npz``, ``{split}_{name}.npz``, any        ``states`` (or ``trajectories``) [systems, steps, entities,
 ``.npz`` by its path                                features]; optional ``edges`` (or ``adjacency``) [systems,
-                                                    entities, entities], ``node_types`` [systems, entities]
-                                                    and ``feature_names``
+                                                    entities, entities], ``node_types`` [systems, entities],
+                                                    ``feature_names``, ``sizes`` [systems] (numbers of entities,
+                                                    where they differ) and the arrays of
+                                                    :class:`nri_fast.origin.Origin`
 ==================================================  =========================================================
 
 Orientation: in the ``.npy`` family ``edges[s, i, j]`` belongs to the edge that i *receives* from j, because NRI's code
@@ -27,14 +29,14 @@ from __future__ import annotations
 import os
 import re
 import uuid
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from nri_fast.origin import ORIGIN_KEYS, Origin
+from nri_fast.readers.arrays import DAMAGE, check_numeric, damage, edge_types, node_types_of, open_npy
 from nri_fast.trajectory_data import TrajectoryData, hold_out
 
 __all__ = ["TrajectoryData", "hold_out", "load_trajectories", "save_trajectories"]
@@ -44,8 +46,6 @@ Array = np.ndarray[Any, Any]
 _POSITIONS = ("x", "y", "z")
 _VELOCITIES = ("vx", "vy", "vz")
 KURAMOTO_FEATURES = ("dphi", "sin_phi", "phi", "w")
-# What a damaged .npy or .npz makes NumPy raise.
-_DAMAGE = (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
 def load_trajectories(
@@ -102,7 +102,8 @@ def save_trajectories(data: TrajectoryData, path: str | os.PathLike[str]) -> lis
     data : TrajectoryData
     path : path
         ``....npz`` for one file. Otherwise a folder (made if absent), which gets NRI's ``.npy`` family if the features
-        are positions and velocities, or Kuramoto's, and ``{split}.npz`` or ``{split}_{name}.npz`` if not.
+        are positions and velocities, or Kuramoto's, and ``{split}.npz`` or ``{split}_{name}.npz`` if not, and for all
+        that these files have no place for: systems of different sizes, an origin.
 
     Returns
     -------
@@ -121,7 +122,7 @@ def save_trajectories(data: TrajectoryData, path: str | os.PathLike[str]) -> lis
     node_types = None if data.node_types is None else data.node_types.cpu().numpy()
     dimensions = data.features // 2
     family: dict[Path, Array] = {}
-    if path.suffix != ".npz":
+    if path.suffix != ".npz" and data.sizes is None and data.origin is None:
         if data.feature_names == _POSITIONS[:dimensions] + _VELOCITIES[:dimensions]:
             family[path / f"loc_{suffix}.npy"] = states[..., :dimensions].transpose(0, 1, 3, 2)
             family[path / f"vel_{suffix}.npy"] = states[..., dimensions:].transpose(0, 1, 3, 2)
@@ -139,6 +140,10 @@ def save_trajectories(data: TrajectoryData, path: str | os.PathLike[str]) -> lis
         arrays.append(("edges", edges))
     if node_types is not None:
         arrays.append(("node_types", node_types))
+    if data.sizes is not None:
+        arrays.append(("sizes", data.sizes.cpu().numpy()))
+    if data.origin is not None:
+        arrays += data.origin.arrays().items()
     file = path if path.suffix == ".npz" else path / f"{suffix}.npz"
     _write_new({file: arrays})
     return [file]
@@ -192,44 +197,19 @@ def _find(folder: Path, split: str, name: str | None) -> Path:
     )
 
 
-def _open_npy(file: Path) -> Array:
-    """Map a .npy file into memory, so that a big one is read once, straight to where it is wanted."""
-    if not file.exists():
-        raise FileNotFoundError(f"{file}: no such file")
-    try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
-    except _DAMAGE as problem:
-        raise ValueError(_damage(file, problem)) from problem
-
-
-def _damage(where: object, problem: Exception) -> str:
-    if "allow_pickle" in str(problem) or "pickle" in str(problem).lower() or "Python objects" in str(problem):
-        return f"{where}: not a plain numeric array; pickled objects could run code and are refused ({problem})"
-    return f"{where}: damaged or truncated ({problem})"
-
-
-def _check_numeric(where: object, array: Array, rank: int, dimensions: str) -> None:
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{where}: expected real numbers, got dtype {array.dtype}")
-    if array.ndim != rank:
-        raise ValueError(
-            f"{where}: expected {rank} dimensions {dimensions}, got {array.ndim} with shape {list(array.shape)}"
-        )
-
-
 def _load_family(lead: Path, split: str, name: str) -> TrajectoryData:
     kind, rest = lead.name.split("_", 1)
     if kind == "feat":
-        feat = _open_npy(lead)
-        _check_numeric(lead, feat, 4, "[systems, entities, steps, features]")
+        feat = open_npy(lead)
+        check_numeric(lead, feat, 4, "[systems, entities, steps, features]")
         names = KURAMOTO_FEATURES if feat.shape[3] == len(KURAMOTO_FEATURES) else _plain_names(feat.shape[3])
         states = np.array(feat.transpose(0, 2, 1, 3), dtype=np.float64, order="C")
     else:
         velocity_file = lead.with_name(f"vel_{rest}")
-        loc, vel = _open_npy(lead), _open_npy(velocity_file)
+        loc, vel = open_npy(lead), open_npy(velocity_file)
         layout = "[systems, steps, dimensions, entities]"
-        _check_numeric(lead, loc, 4, layout)
-        _check_numeric(velocity_file, vel, 4, layout)
+        check_numeric(lead, loc, 4, layout)
+        check_numeric(velocity_file, vel, 4, layout)
         if loc.shape != vel.shape:
             raise ValueError(
                 f"{velocity_file}: expected the shape of {lead.name}, {list(loc.shape)}, got {list(vel.shape)}"
@@ -244,12 +224,12 @@ def _load_family(lead: Path, split: str, name: str) -> TrajectoryData:
     edges_file = lead.with_name(f"edges_{rest}")
     edges = None
     if edges_file.exists():
-        edges = _types(edges_file, _open_npy(edges_file), states.shape[0], states.shape[2])
+        edges = edge_types(edges_file, open_npy(edges_file), states.shape[0], states.shape[2])
         edges = np.ascontiguousarray(edges.transpose(0, 2, 1))
     nodes_file = lead.with_name(f"nodes_{rest}")
     nodes = None
     if nodes_file.exists():
-        nodes = _node_types(nodes_file, _open_npy(nodes_file), states.shape[0], states.shape[2])
+        nodes = node_types_of(nodes_file, open_npy(nodes_file), states.shape[0], states.shape[2])
     return _assemble(lead, states, edges, nodes, names, name, split)
 
 
@@ -257,27 +237,29 @@ def _load_npz(file: Path, split: str, name: str, feature_names: tuple[str, ...] 
     with open(file, "rb") as opened:  # opened here: NumPy leaves a damaged archive open
         try:
             archive = np.load(opened, allow_pickle=False)
-        except _DAMAGE as problem:
-            raise ValueError(_damage(file, problem)) from problem
+        except DAMAGE as problem:
+            raise ValueError(damage(file, problem)) from problem
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError(f"{file}: expected an .npz archive, got a single array")
         states_key, states = _one_of(file, archive, "states", "trajectories")
         edges_key, edges = _one_of(file, archive, "edges", "adjacency")
         _, nodes = _one_of(file, archive, "node_types")
         _, names = _one_of(file, archive, "feature_names")
+        _, sizes = _one_of(file, archive, "sizes")
+        origin = {key: array for key in ORIGIN_KEYS if (array := _one_of(file, archive, key)[1]) is not None}
     if states is None:
         raise ValueError(f"{file}: expected an array 'states' or 'trajectories', got {sorted(archive.files)}")
-    _check_numeric(f"{file}: {states_key}", states, 4, "[systems, steps, entities, features]")
+    check_numeric(f"{file}: {states_key}", states, 4, "[systems, steps, entities, features]")
     if names is not None:
         feature_names = tuple(str(n) for n in np.atleast_1d(names))
     elif feature_names is None:
         feature_names = _plain_names(states.shape[3])
     types = None
     if edges is not None:
-        types = _types(f"{file}: {edges_key}", edges, states.shape[0], states.shape[2])
+        types = edge_types(f"{file}: {edges_key}", edges, states.shape[0], states.shape[2])
     if nodes is not None:
-        nodes = _node_types(f"{file}: node_types", nodes, states.shape[0], states.shape[2])
-    return _assemble(file, states, types, nodes, feature_names, name, split)
+        nodes = node_types_of(f"{file}: node_types", nodes, states.shape[0], states.shape[2])
+    return _assemble(file, states, types, nodes, feature_names, name, split, sizes, origin)
 
 
 def _one_of(file: Path, archive: Any, *keys: str) -> tuple[str, Array | None]:
@@ -289,54 +271,12 @@ def _one_of(file: Path, archive: Any, *keys: str) -> tuple[str, Array | None]:
         return "", None
     try:
         return present[0], archive[present[0]]
-    except _DAMAGE as problem:
-        raise ValueError(_damage(f"{file}: {present[0]}", problem)) from problem
+    except DAMAGE as problem:
+        raise ValueError(damage(f"{file}: {present[0]}", problem)) from problem
 
 
 def _plain_names(features: int) -> tuple[str, ...]:
     return tuple(f"f{i}" for i in range(features))
-
-
-def _types(where: object, edges: Array, systems: int, entities: int) -> Array:
-    """Check edges and turn them into uint8 types with a zero diagonal, in the file's orientation."""
-    _check_numeric(where, edges, 3, "[systems, entities, entities]")
-    if edges.shape != (systems, entities, entities):
-        raise ValueError(
-            f"{where}: expected [systems, entities, entities] = {[systems, entities, entities]}, "
-            f"got {list(edges.shape)}"
-        )
-    values = np.array(edges, dtype=np.float64)
-    values[:, np.arange(entities), np.arange(entities)] = 0
-    if (values == -1).any():
-        off_diagonal = ~np.eye(entities, dtype=bool)
-        bad = off_diagonal & (values != -1) & (values != 1)
-        expected = "-1 or +1 throughout, as other edges are -1"
-        values[:, off_diagonal] = (values[:, off_diagonal] + 1) / 2
-    else:
-        bad = _no_types(values)
-        expected = "whole numbers from 0 to 255 (or -1 and +1)"
-    if bad.any():
-        s, i, j = (int(k) for k in np.argwhere(bad)[0])
-        raise ValueError(f"{where}: expected edge types to be {expected}, got {edges[s, i, j]} at [{s}, {i}, {j}]")
-    return values.astype(np.uint8)
-
-
-def _node_types(where: object, nodes: Array, systems: int, entities: int) -> Array:
-    """Check entities' types and turn them into uint8."""
-    _check_numeric(where, nodes, 2, "[systems, entities]")
-    if nodes.shape != (systems, entities):
-        raise ValueError(f"{where}: expected [systems, entities] = {[systems, entities]}, got {list(nodes.shape)}")
-    bad = _no_types(nodes)
-    if bad.any():
-        s, i = (int(k) for k in np.argwhere(bad)[0])
-        raise ValueError(
-            f"{where}: expected entity types to be whole numbers from 0 to 255, got {nodes[s, i]} at [{s}, {i}]"
-        )
-    return nodes.astype(np.uint8)
-
-
-def _no_types(values: Array) -> Array:
-    return ~((values >= 0) & (values <= 255) & (values == np.floor(values)))
 
 
 def _assemble(
@@ -347,7 +287,11 @@ def _assemble(
     names: tuple[str, ...],
     name: str,
     split: str,
+    sizes: Array | None = None,
+    origin: dict[str, Array] | None = None,
 ) -> TrajectoryData:
+    if sizes is not None and sizes.dtype.kind not in "iu":
+        raise ValueError(f"{where}: sizes: expected whole numbers, got dtype {sizes.dtype}")
     try:
         return TrajectoryData(
             states=torch.from_numpy(np.ascontiguousarray(states, dtype=np.float64)),
@@ -356,6 +300,8 @@ def _assemble(
             name=name,
             split=split,
             node_types=None if nodes is None else torch.from_numpy(np.ascontiguousarray(nodes)),
+            sizes=None if sizes is None else torch.from_numpy(sizes.astype(np.int64)),
+            origin=Origin.from_arrays(origin) if origin else None,
         )
     except ValueError as problem:
         raise ValueError(f"{where}: {problem}") from problem

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,18 +71,21 @@ class MegaGraph:
     @classmethod
     def complete_ragged(cls, entities: Sequence[int], device: torch.device | str = "cpu") -> MegaGraph:
         """Complete graphs of different sizes, ``entities[b]`` (at least 1) being system ``b``'s."""
-        sizes = [int(n) for n in entities]
-        senders, receivers, first = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=torch.int64)], 0
-        for b, n in enumerate(sizes):
-            if n < 1:
-                raise ValueError(f"entities[{b}]: expected at least 1, got {n}")
-            one = cls.complete(1, n)
-            senders.append(one.sender + first)
-            receivers.append(one.receiver + first)
-            first += n
-        uniform = sizes[0] if sizes and len(set(sizes)) == 1 else None
-        offset = torch.tensor([0, *np.cumsum(sizes, dtype=np.int64).tolist()])
-        return cls(offset, torch.cat(senders), torch.cat(receivers), uniform).to(device)
+        sizes = torch.as_tensor(entities, dtype=torch.int64).cpu()
+        small = (sizes < 1).nonzero()
+        if small.numel():
+            b = int(small[0])
+            raise ValueError(f"entities[{b}]: expected at least 1, got {int(sizes[b])}")
+        offset = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        size_of_node, first_of_node = sizes.repeat_interleave(sizes), offset[:-1].repeat_interleave(sizes)
+        degree = size_of_node - 1
+        receiver = torch.arange(len(degree)).repeat_interleave(degree)
+        first = first_of_node[receiver]
+        # Numbers every receiver's edges from 0 on, and leaves out the one from itself.
+        sender = first + torch.arange(len(receiver)) - (degree.cumsum(0) - degree)[receiver]
+        sender += sender >= receiver
+        uniform = int(sizes[0]) if len(sizes) and bool((sizes == sizes[0]).all()) else None
+        return cls(offset, sender, receiver, uniform).to(device)
 
     @classmethod
     def from_edge_index(cls, edge_index: Tensor, entities: Sequence[int]) -> MegaGraph:

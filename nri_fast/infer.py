@@ -32,7 +32,9 @@ class Inference:
     Attributes
     ----------
     adjacency : Tensor
-        [S, N, N] uint8: ``A[s, i, j]`` is the likeliest type of the edge from i to j; diagonal 0.
+        [S, N, N] uint8: ``A[s, i, j]`` is the likeliest type of the edge from i to j; diagonal 0. In systems of
+        different sizes N is the size of the largest; what lies behind a smaller system's entities is zero, here and
+        below.
     probability : Tensor
         [S, N, N, K] float32: of each type; zero on the diagonal.
     energy : Tensor
@@ -87,7 +89,7 @@ def infer(
     """
     systems = run.systems(data)
     found = find(run, systems, search, chains, seed, progress)
-    graph, count = systems.graph, data.systems
+    graph = systems.graph
     probability = torch.stack([graph.adjacency(column) for column in found.edge_probabilities.unbind(-1)], -1)
     nodes = found.node_types if run.settings.node_types > 1 else None
     with torch.no_grad():
@@ -106,9 +108,16 @@ def infer(
         graph.adjacency(found.edge_types).cpu(),
         probability.cpu(),
         energy.cpu(),
-        found.node_types.view(count, -1).cpu(),
-        found.node_probabilities.view(count, data.entities, -1).cpu(),
+        _by_system(found.node_types, data),
+        _by_system(found.node_probabilities, data),
     )
+
+
+def _by_system(values: Tensor, data: TrajectoryData) -> Tensor:
+    """[S, N, ...] from values per entity [nodes, ...], on the CPU, with zeros behind a system's last entity."""
+    result = values.new_zeros(data.systems, data.entities, *values.shape[1:], device="cpu")
+    result[data.present.cpu()] = values.cpu()
+    return result
 
 
 def _checked_search(run: Run, systems: SystemSet, search: Search | None, chains: int) -> Search:
@@ -181,29 +190,39 @@ def forecast(
     Returns
     -------
     Tensor
-        [systems, horizon, N, D]: index h - 1 holds the state h steps after `start`.
+        [systems, horizon, N, D]: index h - 1 holds the state h steps after `start`. What lies behind a smaller system's
+        last entity means nothing.
     """
     if not 0 <= start < data.steps:
         raise ValueError(f"start: expected 0 to {data.steps - 1}, got {start}")
-    states = run.states(data)
-    graph = run.systems(data).graph
+    initial = run.padded_states(data)[:, start]
     nodes = inference.node_types.to(run.device) if run.settings.node_types > 1 else None
-    predicted = _rolled_out(run, graph, states[:, start], inference.adjacency.to(run.device), nodes, horizon).cpu()
+    predicted = _rolled_out(run, data, initial, inference.adjacency.to(run.device), nodes, horizon).cpu()
     return predicted if normalised else run.normalisation.undo(predicted)
 
 
 def _rolled_out(
-    run: Run, graph: MegaGraph, initial: Tensor, adjacency: Tensor, nodes: Tensor | None, horizon: int
+    run: Run, data: TrajectoryData, initial: Tensor, adjacency: Tensor, nodes: Tensor | None, horizon: int
 ) -> Tensor:
     """[systems, horizon, N, D]: the first step by modules of its own, where the run has some."""
+    graph, present = run.systems(data).graph, None if data.sizes is None else data.present.to(run.device)
+
+    def predicted(library: ModuleLibrary, state: Tensor, steps: int) -> Tensor:
+        if present is None:
+            return energies.forecast(library, graph, state, adjacency, nodes, steps)
+        types = None if nodes is None else nodes[present]
+        flat = energies.forecast(library, graph, state[present], adjacency, types, steps)
+        padded = flat.new_zeros(data.systems, steps, data.entities, data.features)
+        padded[present[:, None].expand(-1, steps, -1)] = flat.view(-1, data.features)
+        return padded
+
     if run.first_step is None:
-        return energies.forecast(run.forecaster, graph, initial, adjacency, nodes, horizon)
-    first = energies.forecast(run.first_step, graph, initial, adjacency, nodes, min(horizon, 1))
+        return predicted(run.forecaster, initial, horizon)
+    first = predicted(run.first_step, initial, min(horizon, 1))
     if horizon == 1:
         return first
     finite = torch.isfinite(first).flatten(1).all(1)[:, None, None, None]
-    after = torch.where(finite, first, 0.0)[:, 0]
-    rest = energies.forecast(run.forecaster, graph, after, adjacency, nodes, horizon - 1)
+    rest = predicted(run.forecaster, torch.where(finite, first, 0.0)[:, 0], horizon - 1)
     return torch.cat([first, torch.where(finite, rest, torch.nan)], 1)
 
 
@@ -236,16 +255,17 @@ def evaluate(
     result |= dict.fromkeys(("edge_accuracy", "edge_auroc", "edge_ece", "relabelling", "node_accuracy"))
     if data.edges is not None:
         types = max(run.settings.edge_types, int(data.edges.max()) + 1)
-        accuracy, relabelling = metrics.edge_accuracy(found.adjacency, data.edges, types)
+        accuracy, relabelling = metrics.edge_accuracy(found.adjacency, data.edges, types, data.sizes)
         probability = torch.nn.functional.pad(found.probability, (0, types - run.settings.edge_types))
         result["edge_accuracy"] = _number(accuracy)
-        result["edge_auroc"] = _number(metrics.edge_auroc(probability, data.edges, relabelling))
-        result["edge_ece"] = _number(expected_calibration_error(probability, data.edges, relabelling))
+        result["edge_auroc"] = _number(metrics.edge_auroc(probability, data.edges, relabelling, data.sizes))
+        result["edge_ece"] = _number(expected_calibration_error(probability, data.edges, relabelling, sizes=data.sizes))
         result["relabelling"] = relabelling.tolist()
     if data.node_types is not None:
         types = max(run.settings.node_types, int(data.node_types.max()) + 1)
-        result["node_accuracy"] = _number(metrics.node_accuracy(found.node_types, data.node_types, types)[0])
-    states = run.states(data).cpu()
+        observed = (found.node_types[data.present][None], data.node_types[data.present][None])
+        result["node_accuracy"] = _number(metrics.node_accuracy(*observed, types)[0])
+    states = run.padded_states(data).cpu()
     longest = max([h for h in HORIZONS if h < data.steps], default=1)
     starts = range(0, data.steps - longest, 20)
     sums: dict[str, float] = {}
@@ -259,10 +279,17 @@ def evaluate(
             ),
         }
         for name, predicted in forecasts.items():
-            for horizon, error in metrics.forecast_errors(predicted, recorded, HORIZONS).items():
+            for horizon, error in metrics.forecast_errors(
+                _entities(predicted, data), _entities(recorded, data), HORIZONS
+            ).items():
                 key = f"mse_{horizon}{name}"
                 sums[key] = sums.get(key, 0.0) + error / len(starts)
     return result | {name: _number(value) for name, value in sums.items()}
+
+
+def _entities(values: Tensor, data: TrajectoryData) -> Tensor:
+    """[systems, steps, N, D], or [entities that are there, steps, 1, D] where systems differ in size."""
+    return values if data.sizes is None else values.transpose(1, 2)[data.present][:, :, None]
 
 
 def _number(value: float) -> float | None:

@@ -24,8 +24,14 @@ def _array(values: ArrayLike | Sequence[int]) -> Array:
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
-def off_diagonal(adjacency: Array) -> Array:
-    """Keep each system's off-diagonal entries: [S, N, N, ...] -> [S * N * (N - 1), ...]."""
+def off_diagonal(adjacency: Array, sizes: ArrayLike | None = None) -> Array:
+    """Keep each system's off-diagonal entries: [S, N, N, ...] -> [S * N * (N - 1), ...].
+
+    With `sizes` [S], the numbers of entities of systems that differ in size, only those of a system's own entities.
+    """
+    if sizes is not None:
+        there = np.arange(adjacency.shape[1]) < _array(sizes)[:, None]
+        return adjacency[there[:, :, None] & there[:, None] & ~np.eye(adjacency.shape[1], dtype=bool)]
     return adjacency[:, ~np.eye(adjacency.shape[1], dtype=bool)].reshape(-1, *adjacency.shape[3:])
 
 
@@ -43,7 +49,7 @@ def _check_adjacency(argument: str, adjacency: Array, types: int | None) -> None
         )
 
 
-def confusion(inferred: ArrayLike, true: ArrayLike, types: int | None = None) -> Array:
+def confusion(inferred: ArrayLike, true: ArrayLike, types: int | None = None, sizes: ArrayLike | None = None) -> Array:
     """Count how often each inferred type stands where each true type does.
 
     Parameters
@@ -51,6 +57,8 @@ def confusion(inferred: ArrayLike, true: ArrayLike, types: int | None = None) ->
     inferred, true : integer array or tensor, [systems, entities, entities]
     types : int, optional
         Number of types K; by default as many as occur in either.
+    sizes : int array or tensor, [systems], optional
+        Numbers of entities, where systems differ in size; what lies behind is not counted.
 
     Returns
     -------
@@ -67,14 +75,16 @@ def confusion(inferred: ArrayLike, true: ArrayLike, types: int | None = None) ->
     _check_adjacency("true", true, types)
     if inferred.shape != true.shape:
         raise ValueError(f"inferred: expected the shape of true, {list(true.shape)}, got {list(inferred.shape)}")
-    rows = off_diagonal(inferred).astype(np.int64)
-    columns = off_diagonal(true).astype(np.int64)
+    rows = off_diagonal(inferred, sizes).astype(np.int64)
+    columns = off_diagonal(true, sizes).astype(np.int64)
     if types is None:
         types = int(max(rows.max(initial=0), columns.max(initial=0))) + 1
     return np.bincount(rows * types + columns, minlength=types * types).reshape(types, types)
 
 
-def edge_accuracy(inferred: ArrayLike, true: ArrayLike, types: int | None = None) -> tuple[float, Array]:
+def edge_accuracy(
+    inferred: ArrayLike, true: ArrayLike, types: int | None = None, sizes: ArrayLike | None = None
+) -> tuple[float, Array]:
     """Share of edges whose type is right, under the one relabelling of the types that is best over the whole set.
 
     Unsupervised types have no names: the best one-to-one renaming is found as an assignment problem on the confusion
@@ -85,6 +95,8 @@ def edge_accuracy(inferred: ArrayLike, true: ArrayLike, types: int | None = None
     inferred, true : integer array or tensor, [systems, entities, entities]
     types : int, optional
         Number of types K; by default as many as occur in either.
+    sizes : int array or tensor, [systems], optional
+        As for `confusion`.
 
     Returns
     -------
@@ -98,7 +110,7 @@ def edge_accuracy(inferred: ArrayLike, true: ArrayLike, types: int | None = None
     TypeError, ValueError
         As `confusion`.
     """
-    return _best_relabelling(confusion(inferred, true, types))
+    return _best_relabelling(confusion(inferred, true, types, sizes))
 
 
 def node_accuracy(inferred: ArrayLike, true: ArrayLike, types: int | None = None) -> tuple[float, Array]:
@@ -147,7 +159,12 @@ def _best_relabelling(counts: Array) -> tuple[float, Array]:
     return (right / total if total else float("nan")), relabelling.astype(np.int64)
 
 
-def edge_auroc(probability: ArrayLike, true: ArrayLike, relabelling: ArrayLike | Sequence[int] | None = None) -> float:
+def edge_auroc(
+    probability: ArrayLike,
+    true: ArrayLike,
+    relabelling: ArrayLike | Sequence[int] | None = None,
+    sizes: ArrayLike | None = None,
+) -> float:
     """Area under the ROC curve of the edges' probabilities, exact, ties counting half.
 
     Parameters
@@ -157,6 +174,8 @@ def edge_auroc(probability: ArrayLike, true: ArrayLike, relabelling: ArrayLike |
     true : integer array or tensor, [systems, entities, entities]
     relabelling : int array, [K], optional
         Inferred type k means true type ``relabelling[k]`` (see `edge_accuracy`); identity by default.
+    sizes : int array or tensor, [systems], optional
+        As for `confusion`.
 
     Returns
     -------
@@ -171,7 +190,7 @@ def edge_auroc(probability: ArrayLike, true: ArrayLike, relabelling: ArrayLike |
     """
     probability, true, order = check_probability(probability, true, relabelling)
     types = probability.shape[3]
-    scores, labels = off_diagonal(probability), off_diagonal(true)
+    scores, labels = off_diagonal(probability, sizes), off_diagonal(true, sizes)
     inferred_as = np.argsort(order)  # true type c was inferred as type inferred_as[c]
     present = np.unique(labels)
     if len(present) < 2:
@@ -269,7 +288,9 @@ def nothing_moves(states: torch.Tensor, start: int, horizon: int) -> torch.Tenso
     return states[:, start : start + 1].expand(-1, horizon, -1, -1)
 
 
-def displacement_fit(states: torch.Tensor, feature_names: Sequence[str]) -> dict[str, tuple[float, float]]:
+def displacement_fit(
+    states: torch.Tensor, feature_names: Sequence[str], present: torch.Tensor | None = None
+) -> dict[str, tuple[float, float]]:
     """Fit how far a position moves in one step, as a linear function of its recorded velocity.
 
     ``position[t + 1] - position[t] = slope * velocity[t] + offset`` by least squares. Slope and offset carry the time
@@ -280,6 +301,8 @@ def displacement_fit(states: torch.Tensor, feature_names: Sequence[str]) -> dict
     states : Tensor, [systems, steps, entities, features]
         Of the training split, so that the baseline learns from no more than a model does.
     feature_names : sequence of str, [features]
+    present : Tensor, bool, [systems, entities], optional
+        Which entities are there, in systems of different sizes.
 
     Returns
     -------
@@ -294,8 +317,12 @@ def displacement_fit(states: torch.Tensor, feature_names: Sequence[str]) -> dict
         if not group:
             continue
         positions = values[..., [names.index(n) for n in group]]
-        velocities = values[:, :-1, :, [names.index(RATES[n]) for n in group]].reshape(-1).cpu().numpy()
-        moved = (positions[:, 1:] - positions[:, :-1]).reshape(-1).cpu().numpy()
+        speed = values[:, :-1, :, [names.index(RATES[n]) for n in group]]
+        change = positions[:, 1:] - positions[:, :-1]
+        if present is not None:
+            there = present[:, None].expand(-1, change.shape[1], -1)
+            speed, change = speed[there], change[there]
+        velocities, moved = speed.reshape(-1).cpu().numpy(), change.reshape(-1).cpu().numpy()
         design = np.stack([velocities, np.ones_like(velocities)], axis=1)
         slope, offset = np.linalg.lstsq(design, moved, rcond=None)[0] if len(moved) else (0.0, 0.0)
         fit.update({name: (float(slope), float(offset)) for name in group})

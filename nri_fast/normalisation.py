@@ -71,8 +71,9 @@ class Normalisation:
         -------
         Normalisation
         """
-        lows = data.states.amin(dim=(0, 1, 2)).tolist()
-        highs = data.states.amax(dim=(0, 1, 2)).tolist()
+        rows = data.rows(data.states)
+        lows = rows.amin(dim=0).tolist()
+        highs = rows.amax(dim=0).tolist()
         groups = [feature_group(name) for name in data.feature_names]
         low = [min(v for v, g in zip(lows, groups, strict=True) if g == group) for group in groups]
         high = [max(v for v, g in zip(highs, groups, strict=True) if g == group) for group in groups]

@@ -126,4 +126,6 @@ def digest_of(data: TrajectoryData) -> str:
     """SHA-256 of the recorded states and their shape."""
     digest = hashlib.sha256(str(list(data.states.shape)).encode())
     digest.update(data.states.contiguous().numpy().data)
+    if data.sizes is not None:
+        digest.update(data.sizes.numpy().data)
     return digest.hexdigest()

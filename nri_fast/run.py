@@ -94,10 +94,26 @@ class Run:
 
     def systems(self, data: TrajectoryData) -> SystemSet:
         """The data in the run's units, on its device."""
-        return SystemSet.complete(self.states(data))
+        states = self.padded_states(data)
+        return SystemSet.complete(states) if data.sizes is None else SystemSet.padded(states, data.sizes)
 
     def states(self, data: TrajectoryData) -> Tensor:
-        """[systems, steps, N, D] float32 states in the run's units, on its device."""
+        """[systems, steps, N, D] float32 states in the run's units, on its device.
+
+        Raises
+        ------
+        ValueError
+            The features are not those of the run, or the systems are of different sizes.
+        """
+        if data.sizes is not None:
+            raise ValueError(
+                "data: expected systems of one size here, "
+                f"got {int(data.sizes.min())} to {int(data.sizes.max())} entities"
+            )
+        return self.padded_states(data)
+
+    def padded_states(self, data: TrajectoryData) -> Tensor:
+        """The same of systems that may differ in size; what is behind a system's last entity means nothing."""
         if data.feature_names != self.normalisation.feature_names:
             raise ValueError(
                 f"data: features {data.feature_names}, but the run was trained on {self.normalisation.feature_names}"
@@ -238,7 +254,9 @@ def train(
     library = library.to(device)
     trainer = BounceGrad(library, settings, seed, settings.judged_places(data.feature_names), warm)
     checkpoints = None if folder is None else Checkpoints(folder / "checkpoints")
-    trainer.fit(SystemSet.complete(states.to(device)), checkpoints, resume, progress, on_step)
+    states = states.to(device)
+    systems = SystemSet.complete(states) if data.sizes is None else SystemSet.padded(states, data.sizes)
+    trainer.fit(systems, checkpoints, resume, progress, on_step)
     trained_on = {
         "name": data.name,
         "split": data.split,
@@ -246,7 +264,7 @@ def train(
         "steps": data.steps,
         "entities": data.entities,
     }
-    fit = displacement_fit(states, data.feature_names)
+    fit = displacement_fit(states, data.feature_names, data.present.to(states.device))
     network = None if trainer.imitation is None else trainer.imitation.network
     scale, history = trainer.scale_squared, trainer.history
     run = Run(

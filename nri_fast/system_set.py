@@ -87,6 +87,16 @@ class SystemSet:
         graph = _complete(systems, entities, states.device)
         return cls(graph, states.contiguous().flatten(), steps, features)
 
+    @classmethod
+    def padded(cls, states: Tensor, sizes: Tensor) -> SystemSet:
+        """Systems of different sizes, [systems, steps, N, D] with `sizes` [systems] entities; all may act on all."""
+        check_tensor("states", states, (None,) * 4, FLOATS)
+        _, steps, entities, features = states.shape
+        graph = MegaGraph.complete_ragged(sizes.tolist(), states.device)
+        there = torch.arange(entities, device=states.device) < sizes.to(states.device)[:, None]
+        flat = states[there[:, None].expand(-1, steps, -1)]
+        return cls(graph, flat.flatten(), steps, features)
+
     def check_fits(self, library: ModuleLibrary) -> None:
         """Raises TypeError or ValueError unless the library takes states of this kind, on this device."""
         scale = library.change_scale

@@ -7,10 +7,15 @@ import dataclasses
 import numpy as np
 import torch
 
+from nri_fast.origin import Origin
+
 
 @dataclasses.dataclass(frozen=True)
 class TrajectoryData:
-    """Recorded systems of one size, in the units they were recorded in.
+    """Recorded systems of one length, in the units they were recorded in.
+
+    Systems may have different numbers of entities: `sizes` says how many, and what lies behind them is padding, zero
+    everywhere. Systems of different lengths are cut into windows of one length first (``nri-fast convert``).
 
     States are kept in double precision so that a normalisation learned from them is exact to the last bits of what the
     network then sees in single precision (`Normalisation.apply` returns float32).
@@ -29,14 +34,19 @@ class TrajectoryData:
         ``train``, ``valid``, ``test``, or any other word.
     node_types : Tensor, uint8, [systems, entities], optional
         The true types of the entities.
+    sizes : Tensor, int64, [systems], optional
+        Number of entities of each system, if they differ; the largest is the number of entities of `states`. None (also
+        after construction with equal sizes): every system has all of them.
+    origin : Origin, optional
+        Where the systems come from: recording, time step, names of entities.
 
     Raises
     ------
     TypeError
-        States, edges or node types that are no tensor of a suitable dtype.
+        States, edges, node types or sizes that are no tensor of a suitable dtype.
     ValueError
         Wrong rank or shape, no systems, NaN or infinite states (system, step, entity and feature are named), a
-        non-zero diagonal.
+        non-zero diagonal, sizes that do not fit, padding that is not zero.
     """
 
     states: torch.Tensor
@@ -45,6 +55,8 @@ class TrajectoryData:
     name: str = ""
     split: str = "train"
     node_types: torch.Tensor | None = None
+    sizes: torch.Tensor | None = None
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         """Check everything that later code relies on."""
@@ -72,12 +84,57 @@ class TrajectoryData:
             self._check_edges(self.edges)
         if self.node_types is not None:
             _check_types("node_types", self.node_types, "[systems, entities]", [self.systems, self.entities])
+        if self.sizes is not None:
+            self._check_sizes(self.sizes)
+        if self.origin is not None and self.origin.entity_names.shape != (self.systems, self.entities):
+            raise ValueError(
+                f"origin: expected [systems, entities] = {[self.systems, self.entities]} names of entities, "
+                f"got {list(self.origin.entity_names.shape)}"
+            )
 
     def _check_edges(self, edges: torch.Tensor) -> None:
         shape = [self.systems, self.entities, self.entities]
         _check_types("edges", edges, "[systems, entities, entities]", shape)
         if bool(torch.diagonal(edges, dim1=1, dim2=2).any()):
             raise ValueError("edges: expected a zero diagonal (no entity acts on itself), got other types there")
+
+    def _check_sizes(self, sizes: torch.Tensor) -> None:
+        if not isinstance(sizes, torch.Tensor) or sizes.dtype != torch.int64:
+            found = sizes.dtype if isinstance(sizes, torch.Tensor) else type(sizes).__name__
+            raise TypeError(f"sizes: expected an int64 tensor, got {found}")
+        if list(sizes.shape) != [self.systems]:
+            raise ValueError(f"sizes: expected [systems] = {[self.systems]}, got {list(sizes.shape)}")
+        if int(sizes.min()) < 1 or int(sizes.max()) != self.entities:
+            raise ValueError(
+                f"sizes: expected 1 to {self.entities} entities, the largest system having {self.entities}, "
+                f"got {int(sizes.min())} to {int(sizes.max())}"
+            )
+        if int(sizes.min()) == self.entities:
+            object.__setattr__(self, "sizes", None)
+            return
+        absent = ~self.present
+        padded: dict[str, torch.Tensor | None] = {
+            "states": self.states.transpose(1, 2)[absent].flatten(1),
+            "node_types": None if self.node_types is None else self.node_types[absent][:, None],
+        }
+        if self.edges is not None:
+            padded["edges"] = torch.cat([self.edges[absent], self.edges.transpose(1, 2)[absent]])
+        for name, values in padded.items():
+            if values is not None and bool((values != 0).any()):
+                raise ValueError(f"{name}: expected zeros behind a system's last entity (sizes), got other numbers")
+
+    @property
+    def present(self) -> torch.Tensor:
+        """[systems, entities] bool: whether an entity is one of its system, and not padding."""
+        if self.sizes is None:
+            return torch.ones(self.systems, self.entities, dtype=torch.bool, device=self.states.device)
+        return torch.arange(self.entities, device=self.sizes.device) < self.sizes[:, None]
+
+    def rows(self, values: torch.Tensor) -> torch.Tensor:
+        """What `values` [systems, some steps, entities, ...] say of entities that are there: [rows, ...]."""
+        if self.sizes is None:
+            return values.flatten(0, 2)
+        return values[self.present.to(values.device)[:, None].expand(-1, values.shape[1], -1)]
 
     @property
     def systems(self) -> int:
@@ -91,7 +148,7 @@ class TrajectoryData:
 
     @property
     def entities(self) -> int:
-        """Number of entities in every system."""
+        """Number of entities of a system; of the largest, if they differ."""
         return self.states.shape[2]
 
     @property
@@ -111,9 +168,16 @@ class TrajectoryData:
         -------
         TrajectoryData
         """
-        edges = None if self.edges is None else self.edges[systems]
-        node_types = None if self.node_types is None else self.node_types[systems]
-        return dataclasses.replace(self, states=self.states[systems], edges=edges, node_types=node_types)
+        sizes = None if self.sizes is None else self.sizes[systems]
+        n = self.entities if sizes is None or not len(sizes) else int(sizes.max())
+        return dataclasses.replace(
+            self,
+            states=self.states[systems][:, :, :n],
+            edges=None if self.edges is None else self.edges[systems][:, :n, :n],
+            node_types=None if self.node_types is None else self.node_types[systems][:, :n],
+            sizes=sizes,
+            origin=None if self.origin is None else self.origin.select(systems, n),
+        )
 
 
 def _check_types(argument: str, types: torch.Tensor, dimensions: str, shape: list[int]) -> None:

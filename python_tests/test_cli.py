@@ -13,6 +13,7 @@ import torch
 
 import nri_fast
 from nri_fast import bouncegrad, cli, commands, demo, settings
+from nri_fast.convert_command import SOURCES
 from nri_fast.experiments import EXPERIMENTS
 
 TINY = ["--steps", "8", "--polish-steps", "2", "--batch", "5"]
@@ -25,6 +26,7 @@ ARGUMENTS = {
     "infer": "RUN DATA --out --split --held-out --search --chains adjacency probability energy",
     "evaluate": "RUN DATA --split --json --held-out --search --chains",
     "experiment": " ".join([*EXPERIMENTS, "--scale", "--out", "--resume", "--seed", "--device"]),
+    "convert": " ".join(SOURCES),
     "demo": "--out",
     "doctor": "--json",
     "teach": "RUN DATA --out --split --network --hidden --steps --batch --seed --resume",

@@ -1,0 +1,44 @@
+"""The walk-through of docs/your-own-data.md, command for command."""
+
+import csv
+import json
+import re
+import shlex
+from pathlib import Path
+
+import nri_fast
+from nri_fast import cli
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "your-own-data.md"
+
+
+def blocks(kind):
+    return re.findall(rf"^```{kind}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def test_the_walk_through_does_what_it_says(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_table, in_python = blocks("python")
+    exec(compile(make_table, str(PAGE), "exec"), {})
+    commands = [line for block in blocks("sh") for line in block.replace("\\\n", " ").splitlines()]
+    assert [shlex.split(command)[1] for command in commands] == ["convert", "train", "infer", "convert", "evaluate"]
+    said = []
+    for command in commands:
+        assert cli.main(shlex.split(command)[1:]) == 0, command
+        said.append(capsys.readouterr().out)
+    page = PAGE.read_text(encoding="utf-8")
+    for line in said[0].splitlines():
+        assert f"    {line}\n" in page
+    assert (tmp_path / "ants.csv").read_text().splitlines()[:3] == [
+        line.strip() for line in re.findall(r"^    (day,second.*|0,0,[ab],.*)$", page, re.MULTILINE)
+    ]
+    rows = list(csv.DictReader((tmp_path / "graphs.csv").read_text().splitlines()))
+    data = nri_fast.load_trajectories(tmp_path / "data", "test")
+    assert {row["recording"] for row in rows} == set(data.origin.recording_names)
+    assert {row["sender"] for row in rows} == set("abcd")
+    # What the page promises: the graphs of days never seen are found.
+    capsys.readouterr()
+    assert cli.main(["evaluate", "run", "labelled", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["edge_accuracy"] > 0.95
+    exec(compile(in_python, str(PAGE), "exec"), {})
+    assert "torch.Size([240, 20, 4, 4])" in capsys.readouterr().out

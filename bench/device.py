@@ -560,7 +560,8 @@ def measure_subject(name: str, device: torch.device, effort: Effort, out: Path, 
     A row that fails is a row that says why, and the next one is tried. A mega-graph whose bits differ is a failure, and
     so is a peer in float32 that gives other numbers.
     """
-    started, rows = time.perf_counter(), []
+    started = time.perf_counter()
+    rows: list[Row] = []
     whole: dict[str, Any] = {"command": command, **provenance(), "device": machine_of(device), "finished": False}
     good = True
 

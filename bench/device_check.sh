@@ -93,7 +93,11 @@ step() { # name, limit, log, command...
   elif ((code != 0)); then
     STATUS=failed NOTE="exit status $code"
   fi
-  [[ -n ${VERDICT:-} ]] && "$VERDICT" "$code"
+  if [[ -n ${VERDICT:-} ]]; then
+    "$VERDICT" "$code"
+  elif ((code != 0)); then
+    NOTE="${NOTE:+$NOTE: }$(tail -1 "$STEP_LOG")"
+  fi
   printf -- '--- %s: %s, %d s\n' "$name" "$STATUS" $((SECONDS - started)) >>"$log"
   record "$name" "$STATUS" $((SECONDS - started)) "$limit" "$NOTE"
 }
@@ -136,7 +140,11 @@ facts() { # a few lines for the head of the summary
     "$(find csrc nri_fast bench python_tests CMakeLists.txt setup.py pyproject.toml -type f \
       ! -name '*.so' ! -name '*.pyc' ! -path 'bench/results/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum |
       sha256sum | cut -c1-16)"
-  nvidia-smi --query-gpu=name,driver_version,memory.total,compute_cap --format=csv,noheader 2>&1 | head -1
+  if command -v nvidia-smi >/dev/null; then
+    nvidia-smi --query-gpu=name,driver_version,memory.total,compute_cap --format=csv,noheader 2>&1 | head -1
+  else
+    echo "no nvidia-smi"
+  fi
   nvcc --version 2>/dev/null | sed -n 's/^Cuda compilation tools, /nvcc /p'
   "$PYTHON" -c 'import sys, torch; print("Python", sys.version.split()[0], "torch", torch.__version__)' 2>&1 | tail -1
   printf '%s processors\n' "$(nproc)"

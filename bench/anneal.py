@@ -54,15 +54,15 @@ def rows(effort: Effort) -> Iterator[Row]:
 class Chain:
     """A Metropolis chain a system."""
 
-    def __init__(self, case: Case) -> None:
-        self.problem = RolloutProblem.of(case)
+    def __init__(self, case: Case, device: torch.device | str = "cpu") -> None:
+        self.problem = RolloutProblem.of(case, device)
         graph = self.problem.graph
         self.parameters = self.problem.library.flat_parameters().detach()
         self.types = self.problem.edge_types.clone()
         self.energy = self.problem.energies(self.parameters)
-        self.temperature = torch.full((1,), float(self.energy.mean()) / 100)
-        self.counts = torch.zeros(graph.systems, len(ops.COUNTS), dtype=torch.int64)
-        self.ids = torch.arange(graph.systems)
+        self.temperature = self.energy.new_full((1,), float(self.energy.mean()) / 100)
+        self.counts = torch.zeros(graph.systems, len(ops.COUNTS), dtype=torch.int64, device=device)
+        self.ids = torch.arange(graph.systems, device=device)
         self.step = 0
 
     def sweep(self) -> None:

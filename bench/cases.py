@@ -179,13 +179,14 @@ class RolloutProblem:
     error: ops.ErrorMeasure
 
     @classmethod
-    def of(cls, case: Case) -> RolloutProblem:
-        """The problem that a case stands for."""
+    def of(cls, case: Case, device: torch.device | str = "cpu") -> RolloutProblem:
+        """The problem that a case stands for, with the same numbers on every device."""
         graph = nf.MegaGraph.complete(case.systems, case.entities)
         generator = torch.Generator().manual_seed(2)
         types = torch.randint(case.edge_types, (graph.edges,), dtype=torch.uint8, generator=generator)
-        error = ops.ErrorMeasure(torch.ones(FEATURES))
-        return cls(case, case.library(case.shape), graph, case.states(case.steps), types, error)
+        library, states = case.library(case.shape).to(device), case.states(case.steps).to(device)
+        error = ops.ErrorMeasure(torch.ones(FEATURES, device=device))
+        return cls(case, library, graph.to(device), states, types.to(device), error)
 
     def energies(self, parameters: Tensor) -> Tensor:
         """[systems], by our kernels."""
@@ -198,7 +199,7 @@ class RolloutProblem:
     def gradient(self) -> Tensor:
         """[systems] energies; the gradient of their mean is added to the library's parameters, by our kernels."""
         case, parameters = self.case, self.library.flat_parameters()
-        cotangent = torch.full((case.systems,), 1.0 / case.systems)
+        cotangent = self.states.new_full((case.systems,), 1.0 / case.systems)
         energies, gradient, _ = ops.rollout_gradient(
             self.library,
             parameters.detach(),

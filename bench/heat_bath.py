@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import nri_fast as nf
-from bench.cases import FEATURES, TRANSITIONS, Case, Effort
+from bench.cases import TRANSITIONS, Case, Effort
 from bench.peers.dense_heat_bath import DenseHeatBath
 from bench.rows import OURS, Contest, Row, check_close, use_threads
 from bench.timer import Work
@@ -80,14 +80,14 @@ class HeatBathStep:
     problem: ops.HeatBathProblem
 
     @classmethod
-    def of(cls, case: Case) -> HeatBathStep:
+    def of(cls, case: Case, device: torch.device | str = "cpu") -> HeatBathStep:
         """All transitions of a case's systems."""
-        library, states = case.library(case.heat_bath_shape), case.states(case.steps)
-        graph = nf.MegaGraph.complete(case.systems, case.entities)
+        library, states = case.library(case.heat_bath_shape).to(device), case.states(case.steps).to(device)
+        graph = nf.MegaGraph.complete(case.systems, case.entities).to(device)
         layout = ops.RowLayout.blocks(graph, case.edge_types)
         start = all_transitions(graph, case.steps)
         # The peer's errors are in units of the library's change_scale.
-        error = ops.ErrorMeasure(torch.ones(FEATURES) / library.change_scale**2, SCALE_SQUARED)
+        error = ops.ErrorMeasure(1.0 / library.change_scale**2, SCALE_SQUARED)
         problem = ops.HeatBathProblem(library, graph, states.flatten(), case.steps, start, layout, error)
         return cls(library, states, problem)
 

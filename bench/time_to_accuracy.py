@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import nri_fast as nf
@@ -100,12 +101,17 @@ class Watch:
         Seconds after which it is given up.
     curve : list of tuple
         Seconds, step, accuracy of every look.
+    inference : float
+        Seconds that the last look's inference took.
+    wait : callable
+        Returns when the device has done what it was asked for.
     """
 
     accuracies: tuple[float, ...]
     limit: float
     curve: list[tuple[float, int, float]] = field(default_factory=list)
     inference: float = 0.0
+    wait: Callable[[], object] = lambda: None
     _started: float = field(default_factory=time.perf_counter)
     _stood: float = 0.0
     _next: float = 0.0
@@ -116,6 +122,9 @@ class Watch:
         elapsed = now - self._started - self._stood
         if elapsed < self._next and elapsed < self.limit:
             return
+        self.wait()
+        now = time.perf_counter()
+        elapsed = now - self._started - self._stood
         inferred = infer()
         self.inference = time.perf_counter() - now
         self.curve.append((round(elapsed, 3), step, round(edge_accuracy(inferred, truth)[0], 5)))
@@ -180,12 +189,12 @@ def rows(effort: Effort, limit: float) -> Iterator[Row]:
             }
 
 
-def ours(lesson: Lesson, seed: int, test: nf.TrajectoryData, watch: Watch) -> None:
+def ours(lesson: Lesson, seed: int, test: nf.TrajectoryData, watch: Watch, device: torch.device | str = "cpu") -> None:
     """By `nri_fast.train`."""
     data = nf.simulate(lesson.kind, lesson.systems, seed=seed)
     truth = test.edges
     assert truth is not None
-    held_out = nf.SystemSet.complete(nf.Normalisation.learn(data).apply(test.states))
+    held_out = nf.SystemSet.complete(nf.Normalisation.learn(data).apply(test.states).to(device))
     coupling = Coupling(lesson.settings.undirected)
     steps = itertools.count(1)
 
@@ -193,12 +202,12 @@ def ours(lesson: Lesson, seed: int, test: nf.TrajectoryData, watch: Watch) -> No
         def infer() -> Tensor:
             measure = trainer.error_measure()
             found = heat_bath_search(trainer.library, held_out, measure, temperature=0.0, coupling=coupling)
-            return held_out.graph.adjacency(found.edge_types)
+            return held_out.graph.adjacency(found.edge_types).cpu()
 
         watch.look(next(steps), infer, truth)
 
     try:
-        nf.train(data, settings=lesson.settings, seed=seed, progress=False, on_step=on_step)
+        nf.train(data, settings=lesson.settings, seed=seed, device=device, progress=False, on_step=on_step)
     except _EnoughError:
         return
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from nri_fast import energies, metrics, ops
 from nri_fast.calibration import expected_calibration_error
 from nri_fast.couplings import Coupling
-from nri_fast.graph import MegaGraph
 from nri_fast.heat_bath_search import heat_bath_search
+from nri_fast.modules import ModuleLibrary
 from nri_fast.proposals.chain_search import chain_search
 from nri_fast.proposals.network import Table, predict
 from nri_fast.run import Run

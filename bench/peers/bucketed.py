@@ -23,7 +23,7 @@ class Bucketed(TorchRollouts):
         """[rows, N, D], [rows, edges] -> [rows, N, message]."""
         rows, entities, _ = states.shape
         flat = states.flatten(0, 1)
-        first = torch.arange(rows)[:, None] * entities
+        first = torch.arange(rows, device=states.device)[:, None] * entities
         sender, receiver = (first + self.sender).flatten(), (first + self.receiver).flatten()
         sums = states.new_zeros(rows * entities, self.library.message)
         kinds = types.flatten()

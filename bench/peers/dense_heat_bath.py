@@ -24,13 +24,16 @@ class DenseHeatBath(nn.Module):
         Of the robust error, in units of the library's ``change_scale``.
     """
 
+    chunk_rows = CHUNK_ROWS
+
     def __init__(self, library: ModuleLibrary, entities: int, scale_squared: float) -> None:
         super().__init__()
         self.library, self.scale_squared = library, scale_squared
-        graph = MegaGraph.complete(1, entities)
+        device = library.change_scale.device
+        graph = MegaGraph.complete(1, entities).to(device)
         self.sender, self.receiver = graph.sender, graph.receiver
         degree, types = entities - 1, library.edge_types
-        rows = torch.cartesian_prod(*[torch.arange(types)] * degree).reshape(-1, degree)
+        rows = torch.cartesian_prod(*[torch.arange(types, device=device)] * degree).reshape(-1, degree)
         self.assignments = rows
         self.choice = nn.functional.one_hot(rows, types).to(library.change_scale.dtype).flatten(1)  # [A, degree * K]
 
@@ -55,7 +58,7 @@ class DenseHeatBath(nn.Module):
 
     def scores(self, states: Tensor) -> Tensor:
         """[B, T, N, D] -> [B, N, A] without a gradient, in chunks that stay near the processor."""
-        systems = max(1, CHUNK_ROWS // ((states.shape[1] - 1) * states.shape[2] * len(self.choice)))
+        systems = max(1, self.chunk_rows // ((states.shape[1] - 1) * states.shape[2] * len(self.choice)))
         with torch.inference_mode():
             return torch.cat([self(chunk[:, :-1], chunk[:, 1:]) for chunk in states.split(systems)])
 

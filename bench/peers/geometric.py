@@ -56,13 +56,13 @@ class Geometric(TorchRollouts):
             made = getattr(geometric, self.way)(wide, narrow, kinds, aggr="add", root_weight=False, bias=False)
         with torch.no_grad():
             made.weight.copy_(weight)
-        return made
+        return made.to(weight.device)
 
     def summed_messages(self, states: Tensor, types: Tensor) -> Tensor:
         """[rows, N, D], [rows, edges] -> [rows, N, message]."""
         h = torch.cat([states[:, self.sender], states[:, self.receiver]], -1).flatten(0, 1)
         kinds = types.flatten()
-        itself = torch.arange(len(h)).expand(2, -1)
+        itself = torch.arange(len(h), device=h.device).expand(2, -1)
         for typed, bias in zip(self.typed, self.bias, strict=True):
             linear = typed(h, kinds) if self.way == "HeteroLinear" else typed(h, itself, kinds)
             h = torch.relu(linear + bias[kinds])

@@ -14,7 +14,7 @@ class Masked(TorchRollouts):
     def summed_messages(self, states: Tensor, types: Tensor) -> Tensor:
         """[rows, N, D], [rows, edges] -> [rows, N, message]."""
         pair = torch.cat([states[:, self.sender], states[:, self.receiver]], -1)
-        messages = torch.zeros(())
+        messages = torch.zeros((), device=states.device)
         for k, module in enumerate(self.library.edge):
             messages = messages + module(pair) * (types == k)[..., None]
         return messages.unflatten(1, (-1, self.degree)).sum(2)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
 
 from nri_fast import _core, ops
+
+# For `bench`, which is not installed. Last, so that the nri_fast that is being tested is the one that was chosen.
+sys.path.append(str(Path(__file__).parents[1]))
 
 BACKENDS = ["cpu", "emulated", "cuda"]
 

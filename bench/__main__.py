@@ -57,10 +57,18 @@ def main() -> None:
         metavar="S",
         help=f"time_to_accuracy: seconds until a run is given up ({QUICK_LIMIT:g}, --full {FULL_LIMIT:g})",
     )
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        metavar="SCRIPT",
+        help="time_to_accuracy: a training script to run too (bench/peers/trainer_script.py says what it has to print)",
+    )
     arguments = parser.parse_args()
+    if arguments.beside is not None and not arguments.beside.is_file():
+        parser.error(f"--beside: expected a script, got {arguments.beside}")
     effort = cases.full() if arguments.full else cases.quick()
     limit = (FULL_LIMIT if effort.full else QUICK_LIMIT) if arguments.limit is None else arguments.limit
-    subjects = subjects_with(limit)
+    subjects = subjects_with(limit, arguments.beside)
     for name in arguments.subjects:
         if name not in subjects:
             parser.error(f"SUBJECT: expected {', '.join(subjects)}, got {name}")
@@ -76,12 +84,12 @@ def main() -> None:
         seconds = round(time.perf_counter() - started, 1)
         command = f"python -m bench --{effort.name} {name}"
         if name == "time_to_accuracy":
-            command += f" --limit {limit:g}"
+            command += f" --limit {limit:g}" + (f" --beside {arguments.beside.name}" if arguments.beside else "")
         write_result(name, command, {"seconds": seconds, "rows": rows}, folder)
 
 
-def subjects_with(limit: float) -> dict[str, Callable[[cases.Effort], Iterator[Row]]]:
-    """The subjects by name; runs to an accuracy are given up after `limit` seconds."""
+def subjects_with(limit: float, beside: Path | None = None) -> dict[str, Callable[[cases.Effort], Iterator[Row]]]:
+    """The subjects by name; runs to an accuracy are given up after `limit` seconds, and run `beside` a script."""
     return {
         "energy": energy.rows,
         "gradient": gradient.rows,
@@ -91,7 +99,7 @@ def subjects_with(limit: float) -> dict[str, Callable[[cases.Effort], Iterator[R
         "mega_graph": mega_graph.rows,
         "simulate": simulate.rows,
         "scaling": scaling.rows,
-        "time_to_accuracy": functools.partial(time_to_accuracy.rows, limit=limit),
+        "time_to_accuracy": functools.partial(time_to_accuracy.rows, limit=limit, beside=beside),
     }
 
 

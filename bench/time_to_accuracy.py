@@ -1,7 +1,8 @@
 """Seconds from nothing to an accuracy on systems never seen: simulate, train, infer. The start of the process is apart.
 
 The clock stands still while accuracy is watched; one inference of all held-out systems counts. An accuracy is reached
-at the first of two looks in a row that see it. The peer is the same method in plain PyTorch, on the same data.
+at the first of two looks in a row that see it. The peers are the same method in plain PyTorch: `dense_trainer`, on the
+same data, and any training script (`--beside SCRIPT`), which simulates its own and looks when it likes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ import nri_fast as nf
 from bench.cases import Effort
 from bench.limits import figures, limits
 from bench.peers.dense_trainer import DenseTrainer, Recipe
+from bench.peers.trainer_script import watch_script
 from bench.rows import OURS, Row, use_threads
 from bench.timer import interleaved
 from nri_fast.couplings import Coupling
@@ -155,7 +158,7 @@ class Watch:
         }
 
 
-def rows(effort: Effort, limit: float) -> Iterator[Row]:
+def rows(effort: Effort, limit: float, beside: Path | None = None) -> Iterator[Row]:
     """A row for each lesson and seed; each run is given up after `limit` seconds. All threads."""
     threads = max(effort.threads)
     use_threads(threads)
@@ -168,15 +171,19 @@ def rows(effort: Effort, limit: float) -> Iterator[Row]:
             for name, learn in ((OURS, ours), (PEER, theirs)):
                 watches[name] = Watch(lesson.accuracies, limit)
                 learn(lesson, seed, test, watches[name])
+            if beside is not None:
+                watches[beside.name] = watch = Watch(lesson.accuracies, limit)
+                watch.curve = watch_script(beside, lesson.kind, lesson.systems, lesson.recipe, threads, seed, limit)
             after = interleaved({name: one.work for name, one in floor.items()}, 0.1)
             for name, times in after.items():
                 before[name].seconds += times.seconds
             runs = {name: watch.figures() for name, watch in watches.items()}
             best = runs[OURS]["reached_s"]
-            runs[PEER]["times_slower"] = {
-                a: None if s is None or best[a] is None else round(s / best[a], 2)
-                for a, s in runs[PEER]["reached_s"].items()
-            }
+            for name in runs.keys() - {OURS}:
+                runs[name]["times_slower"] = {
+                    a: None if s is None or best[a] is None else round(s / best[a], 2)
+                    for a, s in runs[name]["reached_s"].items()
+                }
             yield {
                 "subject": "time_to_accuracy",
                 "work": f"{lesson.kind}5, {lesson.systems:,} systems",

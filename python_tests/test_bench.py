@@ -19,6 +19,7 @@ from bench.peers.dense_heat_bath import DenseHeatBath
 from bench.peers.geometric import WAYS, Geometric
 from bench.peers.masked import Masked
 from bench.peers.one_at_a_time import OneAtATime
+from bench.peers.trainer_script import watch_script
 from bench.timer import TURN, Times, interleaved
 from nri_fast import _core, ops
 
@@ -192,6 +193,31 @@ def test_time_to_accuracy_gives_rows():
         assert set(run["reached_s"]) == {"0.99"}
     json.dumps(found[0])
     assert "99%" in rows.describe(found[0])
+
+
+def test_a_script_is_watched_through_what_it_prints(tmp_path):
+    script = tmp_path / "trainer.py"
+    script.write_text(
+        "import sys\n"
+        "assert sys.argv[1] == 'springs' and '--systems=3' in sys.argv and '--threads=1' in sys.argv\n"
+        "print('loading')\n"
+        "for step in (5, 10): print(f'step {step}  loss -1.0  held-out edges 0.9{step}  {step / 4} s')\n"
+    )
+    found = list(time_to_accuracy.rows(TINY, limit=100.0, beside=script))
+    run = found[0]["runs"]["trainer.py"]
+    assert run["curve"] == [(1.25, 5, 0.95), (2.5, 10, 0.91)]
+    assert run["last_accuracy"] == 0.91
+    assert "trainer.py" in rows.describe(found[0])
+
+
+def test_a_script_is_given_up_or_its_failure_told(tmp_path):
+    script = tmp_path / "trainer.py"
+    script.write_text("import time\nprint('step 1 held-out edges 0.5  1.0 s', flush=True)\ntime.sleep(600)\n")
+    recipe = time_to_accuracy.Recipe(4, 3, 2, 0.1)
+    assert watch_script(script, "springs", 3, recipe, 1, 1, limit=2.0) == [(1.0, 1, 0.5)]
+    script.write_text("raise SystemExit('no such option')\n")
+    with pytest.raises(RuntimeError, match="no such option"):
+        watch_script(script, "springs", 3, recipe, 1, 1, limit=60.0)
 
 
 def test_an_accuracy_is_reached_when_two_looks_see_it():

@@ -169,7 +169,8 @@ void heat_bath_scores_variant(const HeatBathProblem<T>& problem, T* scores, cons
   if (problem.graph.systems == 0) return;
   const auto packed = PackedCache<SplitLibrary<T>, T>::get(problem.library);
   const SplitLibrary<T>& library = *packed;
-  const std::vector<ReceiverGroup> groups = group_receivers(problem);
+  const std::vector<ReceiverGroup> groups =
+      group_receivers(problem, problem.graph.systems < kFewSystems ? 1 : kGroupRows);
   parallel_for(execution.threads, static_cast<int64_t>(groups.size()),
                [&](int64_t i, int) { score_group(problem, library, groups[i], scores); });
 }

@@ -6,6 +6,10 @@
 namespace nri::cpu::NRI_CPU_VARIANT {
 namespace {
 
+constexpr int64_t kPieceMessages =
+    120;  // a group's transitions are cut into pieces of at least so many messages a type
+constexpr int64_t kMostPieces = 8;
+
 // A row whose cotangent is not zero.
 struct ActiveRow {
   int64_t receiver;    // number in the group
@@ -76,7 +80,7 @@ template <typename T>
 class GroupGradient {
  public:
   GroupGradient(const HeatBathProblem<T>& problem, const SplitLibrary<T>& library, const ReceiverGroup& group,
-                const T* cotangent)
+                const T* cotangent, int64_t transitions)
       : arena_(worker_arena()),
         problem_(problem),
         library_(library),
@@ -84,7 +88,7 @@ class GroupGradient {
         module_(library.node[group.node_type]),
         width_(padded<T>(module_.first_width())),
         state_width_(padded<T>(library.features)),
-        chunk_(std::min(problem.transitions, transitions_in_chunk(group))),
+        chunk_(std::min(transitions, transitions_in_chunk(group))),
         rows_(active_rows(arena_, problem, group, cotangent)),
         held_(held_edges(rows_)),
         table_(arena_, problem, library, group, pairs_read(arena_, problem, group, rows_, held_), chunk_, true) {
@@ -108,9 +112,10 @@ class GroupGradient {
     }
   }
 
-  void add_to(T* gradients) {
-    for (int64_t first = 0; !rows_.empty() && first < problem_.transitions; first += chunk_) {
-      const int64_t count = std::min(chunk_, problem_.transitions - first);
+  // Of transitions begin .. end - 1.
+  void add_to(int64_t begin, int64_t end, T* gradients) {
+    for (int64_t first = begin; !rows_.empty() && first < end; first += chunk_) {
+      const int64_t count = std::min(chunk_, end - first);
       start_chunk(first, count);
       for (int64_t t = 0; t < count; ++t) {
         for (const ActiveRow& row : rows_) {
@@ -248,15 +253,41 @@ class GroupGradient {
   int64_t waiting_ = 0;
 };
 
+// What a lane takes at a time: some of the transitions of a group.
+struct GradientTile {
+  const ReceiverGroup* group;
+  int64_t begin, end;
+};
+
+// Few systems are cut by transitions rather than by receivers: products stay large, and lanes, which all have to be
+// cleared and added up, few.
+std::vector<GradientTile> cut_transitions(const std::vector<ReceiverGroup>& groups, int64_t systems,
+                                          int64_t transitions) {
+  std::vector<GradientTile> tiles;
+  for (const ReceiverGroup& group : groups) {
+    const int64_t messages = group.edges() * transitions;
+    const int64_t pieces = systems < kFewSystems ? std::min({kMostPieces, transitions, messages / kPieceMessages}) : 1;
+    const int64_t count = std::max<int64_t>(1, pieces);
+    for (int64_t i = 0; i < count; ++i) {
+      tiles.push_back({&group, transitions * i / count, transitions * (i + 1) / count});
+    }
+  }
+  return tiles;
+}
+
 template <typename T>
 void heat_bath_gradient_variant(const HeatBathProblem<T>& problem, const T* cotangent, T* parameter_gradient,
                                 const Execution& execution) {
   const auto packed = PackedCache<SplitLibrary<T>, T>::get(problem.library);
   const SplitLibrary<T>& library = *packed;
-  const std::vector<ReceiverGroup> groups = group_receivers(problem);
+  const std::vector<ReceiverGroup> groups = group_receivers(problem, kGroupRows);
+  const std::vector<GradientTile> tiles = cut_transitions(groups, problem.graph.systems, problem.transitions);
   const T* total = GradientLanes<T>::sum(
-      library.gradient_size, execution.threads, static_cast<int64_t>(groups.size()),
-      [&](int64_t i, T* gradients) { GroupGradient<T>(problem, library, groups[i], cotangent).add_to(gradients); });
+      library.gradient_size, execution.threads, static_cast<int64_t>(tiles.size()), [&](int64_t i, T* gradients) {
+        const GradientTile& tile = tiles[i];
+        GroupGradient<T>(problem, library, *tile.group, cotangent, tile.end - tile.begin)
+            .add_to(tile.begin, tile.end, gradients);
+      });
   library.unpad(total, parameter_gradient);
 }
 

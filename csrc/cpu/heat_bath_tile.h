@@ -72,21 +72,21 @@ struct ReceiverGroup {
 };
 
 constexpr int64_t kGroupRows = 1024;  // a group closes once it has so many rows to score
-constexpr int64_t kFewSystems = 16;   // of fewer, every receiver is a group, so that all threads find work
+constexpr int64_t kFewSystems = 16;   // fewer have to be cut finer, so that all threads find work
 constexpr int64_t kChunkEdges = 256;  // transitions are taken in chunks of about so many edges per type
 constexpr int64_t kNodeRows = 192;    // node module rows that run through the layers together
 
 // Groups decide the order in which gradients add up, so they follow from the problem alone.
+// most_rows: a group closes once it has so many rows.
 template <typename T>
-std::vector<ReceiverGroup> group_receivers(const HeatBathProblem<T>& problem) {
+std::vector<ReceiverGroup> group_receivers(const HeatBathProblem<T>& problem, int64_t most_rows) {
   const GraphView& graph = problem.graph;
   std::vector<ReceiverGroup> groups;
   int64_t rows = 0;
   for (int64_t b = 0; b < graph.systems; ++b) {
     for (int64_t v = graph.node_offset[b]; v < graph.node_offset[b + 1]; ++v) {
       const int64_t type = problem.node_types ? problem.node_types[v] : 0;
-      const bool joins = v > graph.node_offset[b] && graph.systems >= kFewSystems && rows < kGroupRows &&
-                         groups.back().node_type == type;
+      const bool joins = v > graph.node_offset[b] && rows < most_rows && groups.back().node_type == type;
       if (!joins) {
         groups.push_back({b, type, v, v, graph.in_offset[v], graph.in_offset[v]});
         rows = 0;

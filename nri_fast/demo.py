@@ -125,7 +125,8 @@ class Watch:
         started = time.monotonic()
         # The library is in the middle of its training; everything else of a run is known.
         library, settings = trainer.library, trainer.settings
-        run = Run(library, library, self.normalisation, settings, trainer.seed, {}, trainer.scale_squared)
+        scale, weights = trainer.scale_squared, trainer.feature_weights
+        run = Run(library, library, self.normalisation, settings, trainer.seed, {}, scale, weights)
         self.steps.append(self._calls)
         self.accuracy.append(evaluate(run, self.held_out)["edge_accuracy"])
         self.seconds += time.monotonic() - started

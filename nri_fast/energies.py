@@ -260,7 +260,10 @@ def rollout_energy(
 
 
 def one_step_error(
-    library: ModuleLibrary, judged: Sequence[int] | None, scale_squared: float | None
+    library: ModuleLibrary,
+    judged: Sequence[int] | None,
+    scale_squared: float | None,
+    feature_weights: Sequence[float] = (),
 ) -> ops.ErrorMeasure:
     """The error that training and meta-test share, in units of the variance of one step's change.
 
@@ -272,12 +275,16 @@ def one_step_error(
         Places of the features that count; None: all.
     scale_squared : float or None
         s^2 of the robust error; None: squared error.
+    feature_weights : sequence of float
+        Of the judged features, in their order; all alike if empty.
     """
     weight = 1.0 / library.change_scale**2
-    if judged is not None:
-        counts = torch.zeros_like(weight)
-        counts[list(judged)] = library.features / len(judged)
-        weight = weight * counts
+    places = list(range(library.features)) if judged is None else list(judged)
+    counts = torch.zeros_like(weight)
+    counts[places] = library.features / len(places)
+    if feature_weights:
+        counts[places] *= weight.new_tensor(feature_weights)
+    weight = weight * counts
     return ops.ErrorMeasure(weight.contiguous(), scale_squared)
 
 

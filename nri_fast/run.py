@@ -58,6 +58,8 @@ class Run:
         Name, split, systems, steps and features of the training data.
     scale_squared : float or None
         s^2 that the robust error ended with; None with the squared error.
+    feature_weights : tuple of float
+        That the judged features ended with in it; empty: all alike.
     history : History
         Training curves.
     displacement_fit : dict
@@ -76,6 +78,7 @@ class Run:
     seed: int
     trained_on: dict[str, Any]
     scale_squared: float | None
+    feature_weights: tuple[float, ...] = ()
     history: History = field(default_factory=History)
     displacement_fit: dict[str, tuple[float, float]] = field(default_factory=dict)
     network: ProposalNetwork | None = None
@@ -90,7 +93,7 @@ class Run:
     def error_measure(self) -> ops.ErrorMeasure:
         """The error that training ended with."""
         judged = self.settings.judged_places(self.normalisation.feature_names)
-        return one_step_error(self.library, judged, self.scale_squared)
+        return one_step_error(self.library, judged, self.scale_squared, self.feature_weights)
 
     def systems(self, data: TrajectoryData) -> SystemSet:
         """The data in the run's units, on its device."""
@@ -137,6 +140,7 @@ class Run:
             "seed": self.seed,
             "trained_on": self.trained_on,
             "scale_squared": self.scale_squared,
+            "feature_weights": self.feature_weights,
             "displacement_fit": self.displacement_fit,
         }
         if self.started_from is not None:
@@ -172,6 +176,7 @@ class Run:
                 facts["seed"],
                 facts["trained_on"],
                 scale,
+                tuple(map(float, facts.get("feature_weights", ()))),
                 history,
                 fit,
                 network,
@@ -275,6 +280,7 @@ def train(
         seed,
         trained_on,
         scale,
+        trainer.feature_weights,
         history,
         fit,
         network,

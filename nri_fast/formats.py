@@ -192,9 +192,15 @@ def _find(folder: Path, split: str, name: str | None) -> Path:
     present = ", ".join(sorted(f.name for f in folder.iterdir() if f.suffix in (".npy", ".npz"))) or "none"
     called = "" if name is None else f" called {name!r}"
     raise FileNotFoundError(
-        f"{folder}: no data set{called} with a {split!r} split (loc_{split}_*.npy, feat_{split}_*.npy or {split}.npz); "
-        f"data files there: {present}"
+        f"{folder}: no data set{called} with a {split!r} split (loc_{split}_*.npy, feat_{split}_*.npy or {split}.npz)"
+        f"{_other_splits(folder)}; data files there: {present}"
     )
+
+
+def _other_splits(folder: Path) -> str:
+    found = (re.fullmatch(r"(?:loc|feat)_([^_]+)(?:_.*)?\.npy|([^_]+)(?:_.*)?\.npz", f.name) for f in folder.iterdir())
+    splits = sorted({match[1] or match[2] for match in found if match})
+    return f", but one with {' and '.join(map(repr, splits))}: name it as the split" if splits else ""
 
 
 def _load_family(lead: Path, split: str, name: str) -> TrajectoryData:

@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from nri_fast.formats import KURAMOTO_FEATURES, TrajectoryData, hold_out, load_trajectories, save_trajectories
 from nri_fast.normalisation import Normalisation
+from nri_fast.simulate import simulate
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 BODIES = ("x", "y", "vx", "vy")
@@ -190,6 +191,12 @@ def test_missing(tmp_path):
         load_trajectories(tmp_path)
     with pytest.raises(ValueError, match=r"loc_train_springs3\.npy: expected a folder or an \.npz file"):
         load_trajectories(tmp_path / "loc_train_springs3.npy")
+
+
+def test_other_splits_are_named(tmp_path):
+    save_trajectories(simulate("springs", 2, steps=3, split="valid"), tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"but one with 'valid': name it as the split; data files there"):
+        load_trajectories(tmp_path)
 
 
 @pytest.mark.parametrize("file", ["loc_train_springs3.npy", "vel_train_springs3.npy", "edges_train_springs3.npy"])

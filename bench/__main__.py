@@ -8,7 +8,19 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import anneal, bf16, cases, energy, gradient, heat_bath, mega_graph, scaling, simulate, time_to_accuracy
+from bench import (
+    anneal,
+    bf16,
+    cases,
+    energy,
+    epoch,
+    gradient,
+    heat_bath,
+    mega_graph,
+    scaling,
+    simulate,
+    time_to_accuracy,
+)
 from bench.record import RESULTS, write_result
 from bench.rows import Row, describe, use_threads
 from nri_fast import ops
@@ -27,6 +39,7 @@ subjects:
   heat_bath         scores of all assignments; a training step, hot (all have weight) and cold (few have)
   anneal            proposing and deciding as a share of a sweep
   bf16              scoring in bfloat16 against float32: time, and decisions that change
+  epoch             an epoch of the faithful preset fmml, one proposal a system
   mega_graph        all systems in one graph against one at a time
   simulate          springs and charged particles
   scaling           cost over entities, edge types, roll-out length and systems, up to a million
@@ -96,6 +109,7 @@ def subjects_with(limit: float, beside: Path | None = None) -> dict[str, Callabl
         "heat_bath": heat_bath.rows,
         "anneal": anneal.rows,
         "bf16": bf16.rows,
+        "epoch": epoch.rows,
         "mega_graph": mega_graph.rows,
         "simulate": simulate.rows,
         "scaling": scaling.rows,

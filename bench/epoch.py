@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -34,7 +35,13 @@ def rows(effort: Effort) -> Iterator[Row]:
     width = WIDTH
     if effort.name == "tiny":
         width, systems = 8, 6
-        narrow = {"batch": 3, "message": 8, "edge_hidden": (8, 8), "node_hidden": (8, 8, 8), "network_hidden": 8}
+        narrow: dict[str, Any] = {
+            "batch": 3,
+            "message": 8,
+            "edge_hidden": (8, 8),
+            "node_hidden": (8, 8, 8),
+            "network_hidden": 8,
+        }
         settings = dataclasses.replace(settings, **narrow)
     batches = systems // settings.batch
     settings = dataclasses.replace(settings, steps=(1 + epochs) * batches)

@@ -17,13 +17,16 @@ PARALLEL := --numprocesses=auto --maxprocesses=4
 TEST := $(BIN)/pytest $(PARALLEL)
 KERNEL_TESTS = $(shell grep -l '[(, ]backend[),:]' python_tests/test_*.py)
 
-.PHONY: help demo doctor install test test-all test-gpu lint format types sanitize wheel setup clean
+.PHONY: help demo docs doctor install test test-all test-gpu lint format types sanitize wheel setup clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 demo: $(VENV)/.installed ## simulate, train, infer, and draw the pictures
 	$(BIN)/nri-fast demo
+
+docs: $(VENV)/.docs $(VENV)/.installed ## the documentation as a site, build/docs/docs/index.html
+	$(BIN)/sphinx-build -q -W -c docs -b html . build/docs
 
 doctor: $(VENV)/.installed ## what was built and what this machine offers
 	$(BIN)/nri-fast doctor
@@ -77,6 +80,10 @@ $(VENV)/.run: $(VENV)/.made requirements/run.txt requirements/build.txt
 
 $(VENV)/.check: $(VENV)/.run requirements/check.txt requirements/extras.txt
 	$(PIP) install -r requirements/check.txt -r requirements/extras.txt
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.run requirements/docs.txt requirements/extras.txt requirements/check.txt
+	$(PIP) install -r requirements/docs.txt -c requirements/extras.txt -c requirements/check.txt
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.run $(NATIVE)

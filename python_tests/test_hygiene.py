@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import nri_fast as nf
+
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON_FILES = sorted(path for folder in ("nri_fast", "bench") for path in (ROOT / folder).rglob("*.py"))
 PACKAGE_FILES = sorted((ROOT / "nri_fast").rglob("*.py"))
@@ -84,6 +86,12 @@ def test_headers_are_included_once():
     headers = [path for path in NATIVE_FILES if path.suffix in {".h", ".cuh"}]
     assert headers
     assert [name_of(path) for path in headers if "#pragma once" not in path.read_text(encoding="utf-8")] == []
+
+
+def test_every_public_name_is_in_the_documentation():
+    page = (ROOT / "docs" / "api.md").read_text()
+    listed = re.findall(r"^\.\. (?:auto\w+|py:data):: (\w+)$", page, re.MULTILINE)
+    assert sorted(listed) == sorted(nf.__all__)
 
 
 @pytest.mark.parametrize("path", PACKAGE_FILES, ids=name_of)

@@ -147,12 +147,12 @@ class ModuleLibrary(nn.Module):
         """[P] all weights as the kernels read them, differentiable in the modules' own parameters."""
         pieces: list[Tensor] = []
         for edge in self.edge:
-            first, *others = _linear_layers(edge)
+            first, *others = linear_layers(edge)
             pieces += [(first.weight @ self._pair if self.relative else first.weight).flatten(), first.bias]
             pieces += [value.flatten() for layer in others for value in (layer.weight, layer.bias)]
         for node in self.node:
-            weights: list[Tensor] = [layer.weight for layer in _linear_layers(node)]
-            biases: list[Tensor] = [layer.bias for layer in _linear_layers(node)]
+            weights: list[Tensor] = [layer.weight for layer in linear_layers(node)]
+            biases: list[Tensor] = [layer.bias for layer in linear_layers(node)]
             if self.relative:
                 weights[0] = weights[0] * self._own
             weights[-1] = weights[-1] * self.change_scale[:, None]
@@ -171,10 +171,10 @@ class ModuleLibrary(nn.Module):
         free.load_state_dict(self.state_dict())
         with torch.no_grad():
             for module in free.edge:
-                first = _linear_layers(module)[0]
+                first = linear_layers(module)[0]
                 first.weight.copy_(first.weight @ self._pair)
             for module in free.node:
-                first = _linear_layers(module)[0]
+                first = linear_layers(module)[0]
                 first.weight.mul_(self._own)
         return free
 
@@ -183,5 +183,6 @@ class ModuleLibrary(nn.Module):
         return ", ".join(f"{name}={value}" for name, value in self.settings().items())
 
 
-def _linear_layers(module: nn.Module) -> list[nn.Linear]:
+def linear_layers(module: nn.Module) -> list[nn.Linear]:
+    """A perceptron's layers, without what stands between them."""
     return [layer for layer in module.children() if isinstance(layer, nn.Linear)]

@@ -21,6 +21,7 @@ from bench.rows import OURS, Contest, Row, check_close, use_threads
 from bench.timer import Work
 from nri_fast import ops
 from nri_fast.energies import all_transitions
+from nri_fast.parameter_vector import ParameterVector
 
 SCALE_SQUARED = 0.1
 HOT, COLD = 0.3, 0.021
@@ -75,12 +76,15 @@ class HeatBathStep:
     Attributes
     ----------
     library : ModuleLibrary
+    parameters : ParameterVector
+        The library's, as training holds them.
     states : Tensor
         [systems, transitions + 1, N, D].
     problem : HeatBathProblem
     """
 
     library: nf.ModuleLibrary
+    parameters: ParameterVector
     states: Tensor
     problem: ops.HeatBathProblem
 
@@ -94,12 +98,12 @@ class HeatBathStep:
         # The peer's errors are in units of the library's change_scale.
         error = ops.ErrorMeasure(1.0 / library.change_scale**2, SCALE_SQUARED)
         problem = ops.HeatBathProblem(library, graph, states.flatten(), case.steps, start, layout, error)
-        return cls(library, states, problem)
+        return cls(library, ParameterVector(library), states, problem)
 
     def scores(self) -> Tensor:
         """[rows]."""
         with torch.no_grad():
-            return self.problem.scores(self.library.flat_parameters())
+            return self.problem.scores(self.parameters.kernel())
 
     def weights(self, scores: Tensor, factor: float) -> Tensor:
         """[rows] of the mean over receivers."""
@@ -109,10 +113,9 @@ class HeatBathStep:
 
     def step(self, factor: float) -> None:
         """Scores, their weights at a temperature, and the gradient of the weighted mean score."""
-        self.library.zero_grad()
-        parameters = self.library.flat_parameters()
-        weights = self.weights(self.problem.scores(parameters.detach()), factor)
-        parameters.backward(self.problem.gradient(parameters.detach(), weights))
+        parameters = self.parameters.kernel()
+        weights = self.weights(self.problem.scores(parameters), factor)
+        self.parameters.take_gradient(self.problem.gradient(parameters, weights))
 
     def live(self, factor: float) -> tuple[float, float]:
         """Rows and messages of a system that have weight, a mean over systems."""
@@ -128,6 +131,9 @@ class HeatBathStep:
 
 
 def gradient_of(problem: HeatBathStep, step: functools.partial[None]) -> Tensor:
-    """[P] what a step leaves in the parameters."""
+    """[P] what a step leaves in the parameters: the peer's in the modules', ours in the vector of all of them."""
+    problem.library.zero_grad()
+    problem.parameters.weights.grad = None
     step()
-    return torch.cat([value.grad.flatten() for value in problem.library.parameters() if value.grad is not None])
+    places = [problem.parameters.weights, *problem.library.parameters()]
+    return torch.cat([value.grad.flatten() for value in places if value.grad is not None])

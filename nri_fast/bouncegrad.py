@@ -24,6 +24,7 @@ from nri_fast.heat_bath_search import heat_bath_search
 from nri_fast.history import History
 from nri_fast.modules import ModuleLibrary
 from nri_fast.ops import one_torch_thread
+from nri_fast.parameter_vector import ParameterVector
 from nri_fast.polishing import horizon, piece, piece_length
 from nri_fast.proposals.imitation import Imitation
 from nri_fast.proposals.sources import make_imitation, make_proposer
@@ -112,7 +113,7 @@ class BounceGrad:
         self._epoch_counts = [0] * len(ops.COUNTS)
         self.forecaster = library
         self.first_step: ModuleLibrary | None = None
-        self._optimiser = torch.optim.Adam(library.parameters(), lr=settings.learning_rate, fused=True)
+        self._weights, self._optimiser = _learner(library, settings.learning_rate)
 
     @property
     def total_steps(self) -> int:
@@ -235,11 +236,11 @@ class BounceGrad:
     def _one_step(self, systems: SystemSet) -> None:
         batch, last_of_epoch = self._draws.batch(systems, self._step)
         polishing = self._step >= self.settings.steps
-        parameters = self.forecaster.flat_parameters()
+        parameters = self._weights.kernel()
         with torch.no_grad():
-            result = (self._polish if polishing else self._bounce)(systems, batch, parameters.detach())
+            result = (self._polish if polishing else self._bounce)(systems, batch, parameters)
         rate = self._learning_rate()
-        if self._apply(parameters, result, rate):
+        if self._apply(result, rate):
             self._skipped_in_a_row = 0
         else:
             self._skip()
@@ -262,7 +263,7 @@ class BounceGrad:
                 self._epoch_losses = []
         self._record(result, rate)
         if self.settings.robust and not polishing and self._step % RESIDUALS_EVERY == 0:
-            self._follow_residuals(systems, batch, parameters.detach())
+            self._follow_residuals(systems, batch, parameters)
         self._step += 1
 
     def _bounce(self, systems: SystemSet, batch: Batch, parameters: Tensor) -> BounceResult:
@@ -293,12 +294,12 @@ class BounceGrad:
         """Forecasts get modules of their own: those that judge structures stay as they are."""
         free = self.library.with_positions() if self.settings.polish_positions else copy.deepcopy(self.library)
         self.forecaster = free
-        self._optimiser = torch.optim.Adam(free.parameters(), lr=self.settings.polish_rate, fused=True)
+        self._weights, self._optimiser = _learner(free, self.settings.polish_rate)
 
     def _keep_first_step(self) -> None:
         """What is right at one step stays; a copy learns roll-outs."""
         self.first_step, self.forecaster = self.forecaster, copy.deepcopy(self.forecaster)
-        self._optimiser = torch.optim.Adam(self.forecaster.parameters(), lr=self.settings.polish_rate, fused=True)
+        self._weights, self._optimiser = _learner(self.forecaster, self.settings.polish_rate)
 
     def _chain_temperature(self, systems: SystemSet) -> float:
         """Of this step's Metropolis bounce, in units of the energy."""
@@ -357,12 +358,11 @@ class BounceGrad:
         """Of the judged features in the robust error; none with the squared error."""
         return self.residual_scale.feature_weights if self.settings.robust else ()
 
-    def _apply(self, parameters: Tensor, result: BounceResult, rate: float) -> bool:
+    def _apply(self, result: BounceResult, rate: float) -> bool:
         if not (bool(torch.isfinite(result.gradient).all()) and bool(torch.isfinite(result.loss))):
             return False
-        self._optimiser.zero_grad(set_to_none=True)
-        parameters.backward(result.gradient)
-        torch.nn.utils.clip_grad_norm_(self.forecaster.parameters(), self.settings.clip, foreach=True)
+        self._weights.take_gradient(result.gradient)
+        torch.nn.utils.clip_grad_norm_([self._weights.weights], self.settings.clip, foreach=True)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         self._optimiser.step()
@@ -499,6 +499,12 @@ class BounceGrad:
         self.skipped, self._skipped_in_a_row = facts["skipped"]
         self.history = History(**facts["history"])
         self._step = facts["step"]
+
+
+def _learner(library: ModuleLibrary, rate: float) -> tuple[ParameterVector, torch.optim.Adam]:
+    """A library's weights, and who changes them."""
+    weights = ParameterVector(library)
+    return weights, torch.optim.Adam([weights.weights], lr=rate, fused=True)
 
 
 def _as_json(value: Any) -> Any:

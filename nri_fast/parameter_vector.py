@@ -58,7 +58,7 @@ class ParameterVector:
             self._add(places, module[-1].weight, "scale")
             self._add(places, module[-1].bias, "scale")
 
-    def _add(self, places: dict[nn.Parameter, int], value: nn.Parameter, factor: str) -> None:
+    def _add(self, places: dict[Tensor, int], value: Tensor, factor: str) -> None:
         self._places.append(_Place(places[value], value.shape, factor))
 
     def kernel(self) -> Tensor:

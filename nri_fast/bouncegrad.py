@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 import sys
 import time
@@ -63,6 +62,8 @@ class BounceGrad:
     start : WarmStart, optional
         Whose modules the library holds. They know the types apart, so that nothing is annealed: temperature and s^2
         are those of training's end from the first step on.
+    feature_weights : sequence of float
+        Of the judged features in the error that judges structures; all alike if empty.
 
     Attributes
     ----------
@@ -92,11 +93,12 @@ class BounceGrad:
         seed: int = 0,
         judged: Sequence[int] | None = None,
         start: WarmStart | None = None,
+        feature_weights: Sequence[float] = (),
     ) -> None:
         if not 0 <= seed < 1 << 64:
             raise ValueError(f"seed: expected 0 to 2^64 - 1, got {seed}")
         self.library, self.settings, self.seed = library, settings, seed
-        self._judged, self._start = judged, start
+        self._judged, self._start, self.feature_weights = judged, start, tuple(feature_weights)
         self._draws = TrainingDraws(seed, settings)
         self.coupling = Coupling(settings.undirected, settings.shared)
         self.history = History()
@@ -105,7 +107,8 @@ class BounceGrad:
         self.acceptance = AcceptanceTemperature(math.exp(-9.8))
         self.residual_temperature = ResidualTemperature()
         self._change_variance = 1.0  # of one step, in the units of errors
-        self.residual_scale = ResidualScale() if start is None else start.residual_scale()
+        known = None if start is None else start.scale_squared
+        self.residual_scale = ResidualScale() if known is None else ResidualScale(math.log(known))
         self.plateau = Plateau(settings.learning_rate)
         self._epoch_losses: list[float] = []
         self.skipped = self._skipped_in_a_row = 0
@@ -333,9 +336,9 @@ class BounceGrad:
         start = self._draws.residual_start(batch, systems.steps - 1 - horizon, self._step)
         types = self.structures.edge_types[batch.edges], self.structures.node_types[batch.nodes]
         with torch.no_grad():
-            weight = one_step_error(self.library, self._judged, None).weight
+            weight = self.error_measure().weight
             errors = residuals(self.library, parameters, batch, systems.steps, start, horizon, *types, weight)
-        self.residual_scale.update(errors if self._judged is None else errors[..., list(self._judged)])
+        self.residual_scale.update(errors)
 
     def _settle(self, systems: SystemSet) -> None:
         """Gives every training system the best structure under the modules as they are, by all of its transitions.
@@ -352,11 +355,6 @@ class BounceGrad:
     def error_measure(self) -> ops.ErrorMeasure:
         """The error by which structures are judged at the current step."""
         return one_step_error(self.library, self._judged, self.scale_squared, self.feature_weights)
-
-    @property
-    def feature_weights(self) -> tuple[float, ...]:
-        """Of the judged features in the robust error; none with the squared error."""
-        return self.residual_scale.feature_weights if self.settings.robust else ()
 
     def _apply(self, result: BounceResult, rate: float) -> bool:
         if not (bool(torch.isfinite(result.gradient).all()) and bool(torch.isfinite(result.loss))):
@@ -447,7 +445,7 @@ class BounceGrad:
             "residual_temperature": vars(self.residual_temperature),
             "plateau": vars(self.plateau),
             "epoch_losses": self._epoch_losses,
-            "residual_scale": dataclasses.asdict(self.residual_scale) if self.settings.robust else None,
+            "residual_scale": self.residual_scale.log_median if self.settings.robust else None,
             "epoch_counts": self._epoch_counts,
             "skipped": [self.skipped, self._skipped_in_a_row],
             "history": self.history.to_dict(),
@@ -491,8 +489,7 @@ class BounceGrad:
         self.residual_temperature = ResidualTemperature(**facts["residual_temperature"])
         self.plateau, self._epoch_losses = Plateau(**facts["plateau"]), facts["epoch_losses"]
         if facts["residual_scale"] is not None:
-            kept = facts["residual_scale"]
-            self.residual_scale = ResidualScale(kept["log_median"], tuple(kept["log_features"]))
+            self.residual_scale = ResidualScale(facts["residual_scale"])
         self._epoch_counts = facts["epoch_counts"]
         if self.imitation is not None:
             self.imitation.restore(tensors, facts["imitation"])

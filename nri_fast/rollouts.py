@@ -115,7 +115,7 @@ def residuals(
     node_types: Tensor,
     weight: Tensor,
 ) -> Tensor:
-    """[horizon, V, D] weighted squared errors of open-loop predictions under a structure.
+    """[horizon, V] weighted mean squared errors of open-loop predictions under a structure.
 
     Parameters
     ----------
@@ -136,5 +136,5 @@ def residuals(
     errors = []
     for h in range(horizon):
         then = predicted[batch.places(horizon, torch.full_like(start, h))]
-        errors.append((then - recorded[batch.places(steps, start + h + 1)]) ** 2 * weight)
+        errors.append(((then - recorded[batch.places(steps, start + h + 1)]) ** 2 * weight).mean(-1))
     return torch.stack(errors)

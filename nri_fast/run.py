@@ -21,6 +21,7 @@ from nri_fast.history import History
 from nri_fast.metrics import displacement_fit
 from nri_fast.modules import ModuleLibrary
 from nri_fast.normalisation import Normalisation
+from nri_fast.observation_noise import feature_weights, noise_share
 from nri_fast.proposals.network import ProposalNetwork
 from nri_fast.settings import PRESETS, Settings
 from nri_fast.system_set import SystemSet
@@ -59,7 +60,7 @@ class Run:
     scale_squared : float or None
         s^2 that the robust error ended with; None with the squared error.
     feature_weights : tuple of float
-        That the judged features ended with in it; empty: all alike.
+        Of the judged features in the error that judges structures; empty: all alike.
     history : History
         Training curves.
     displacement_fit : dict
@@ -257,7 +258,9 @@ def train(
     relative = [d for d, name in enumerate(data.feature_names) if name in settings.relative]
     library = initial_library(data.features, relative, settings, seed) if warm is None else copy.deepcopy(warm.library)
     library = library.to(device)
-    trainer = BounceGrad(library, settings, seed, settings.judged_places(data.feature_names), warm)
+    judged = settings.judged_places(data.feature_names)
+    weights = feature_weights(noise_share(states, data.present)[judged]) if settings.robust else ()
+    trainer = BounceGrad(library, settings, seed, judged, warm, weights)
     checkpoints = None if folder is None else Checkpoints(folder / "checkpoints")
     states = states.to(device)
     systems = SystemSet.complete(states) if data.sizes is None else SystemSet.padded(states, data.sizes)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 
@@ -36,56 +37,34 @@ def _cosine(start: float, end: float, part: float) -> float:
 
 @dataclass
 class ResidualScale:
-    """Running medians of squared prediction errors: how the robust error weighs features, and how small s^2 may become.
+    """Running median of squared prediction errors: how small the robust error's s^2 may become.
 
-    A feature that is predicted worse than the others, because it is recorded with more noise or is harder to know, says
-    less about structures, and would drown them: each is measured in units of its own error. And an s^2 far below the
-    errors that the modules still make, or that noise makes unavoidable, weighs all structures alike, whatever they
-    predict; so the data decide where annealing it ends.
+    An s^2 far below the errors that the modules still make, or that the recordings' noise makes unavoidable, weighs all
+    structures alike, whatever they predict; so the data decide where annealing it ends.
 
     Attributes
     ----------
     log_median : float
-        Logarithm of the running median of errors so weighed; minus infinity before any was seen.
-    log_features : tuple of float
-        Logarithms of the running medians of each feature's own; empty before any was seen.
+        Logarithm of the running median; minus infinity before any error was seen.
     """
 
     log_median: float = -math.inf
-    log_features: tuple[float, ...] = ()
 
-    AVERAGING: ClassVar[float] = 0.08
-    MOST: ClassVar[float] = 100.0
+    AVERAGING = 0.08
 
     @property
     def value(self) -> float:
         """The running median."""
         return math.exp(self.log_median)
 
-    @property
-    def feature_weights(self) -> tuple[float, ...]:
-        """[F] the mean of the features' medians over each one's own, at most `MOST` and at least 1 / `MOST`."""
-        medians = [math.exp(value) for value in self.log_features]
-        mean = sum(medians) / max(1, len(medians))
-        return tuple(min(self.MOST, max(1 / self.MOST, mean / median)) for median in medians)
-
     def update(self, errors: Tensor) -> None:
-        """Takes squared errors [..., F], features not yet weighed; those that are not finite count as large."""
-        errors = errors.flatten(0, -2).nan_to_num(math.inf, posinf=math.inf)
-        medians = [self._bounded(value) for value in errors.median(0).values.tolist()]
-        if not max(medians) < math.inf:
+        """Takes errors, of any shape; those that are not finite count as large."""
+        median = float(errors.flatten().nan_to_num(torch.inf).median())
+        if not 0 < median < math.inf:
             return
-        logs = [math.log(median) for median in medians]
-        before = self.log_features or logs
-        self.log_features = tuple(b + self.AVERAGING * (now - b) for b, now in zip(before, logs, strict=True))
-        median = math.log(self._bounded(float((errors * errors.new_tensor(self.feature_weights)).mean(-1).median())))
         if self.log_median == -math.inf:
-            self.log_median = median
-        self.log_median += self.AVERAGING * (median - self.log_median)
-
-    @staticmethod
-    def _bounded(median: float) -> float:
-        return max(median, 1e-30)  # that a feature is always known exactly, a constant one say, has a logarithm
+            self.log_median = math.log(median)
+        self.log_median += self.AVERAGING * (math.log(median) - self.log_median)
 
 
 @dataclass

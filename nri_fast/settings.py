@@ -57,8 +57,8 @@ class Settings:
     proposals : int
         Metropolis: proposals per system and gradient step (the paper: 1).
     robust : bool
-        Robust error ``log(s^2 + e)`` per transition instead of the squared error. It weighs features by how well they
-        are predicted (:class:`nri_fast.schedule.ResidualScale`).
+        Robust error ``log(s^2 + e)`` per transition instead of the squared error. Features weigh less in it the
+        noisier they are recorded (:mod:`nri_fast.observation_noise`).
     first_scale, last_scale : float
         s^2, in units of the variance of one step's change: annealed geometrically from the first to the last over the
         first `scale_share` of training, but never below the median of the errors that are still made.

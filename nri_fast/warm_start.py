@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nri_fast.modules import ModuleLibrary
-from nri_fast.schedule import ResidualScale
 from nri_fast.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,13 +27,10 @@ class WarmStart:
         A copy of the modules that judge structures, their scale of change included.
     scale_squared : float or None
         s^2 of the robust error that the run ended with; None with the squared error.
-    feature_weights : tuple of float
-        Of the judged features in that error.
     """
 
     library: ModuleLibrary
     scale_squared: float | None
-    feature_weights: tuple[float, ...]
 
     @classmethod
     def of(cls, run: Run, settings: Settings, feature_names: tuple[str, ...]) -> WarmStart:
@@ -54,14 +49,7 @@ class WarmStart:
         for name, value in wanted.items():
             if there[name] != value:
                 raise ValueError(f"start: its modules have {name} {there[name]}, but the settings {value}")
-        return cls(copy.deepcopy(run.library), run.scale_squared, run.feature_weights)
-
-    def residual_scale(self) -> ResidualScale:
-        """To go on from."""
-        if self.scale_squared is None:
-            return ResidualScale()
-        median = math.log(self.scale_squared)
-        return ResidualScale(median, tuple(median - math.log(weight) for weight in self.feature_weights))
+        return cls(copy.deepcopy(run.library), run.scale_squared)
 
     def digest(self) -> str:
         """SHA-256 of the modules: whether a run goes on from the same start."""

@@ -323,18 +323,6 @@ def test_the_scale_stays_above_what_cannot_be_predicted():
     assert min(history.scale_squared) > 0.03
 
 
-def test_noisy_features_count_less():
-    data = nf.simulate("springs", 12, seed=1)
-    noise = torch.randn(data.states[..., :2].shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    data.states[..., :2] += 0.1 * noise  # positions only
-    settings = dataclasses.replace(nf.PRESETS["springs"], steps=150, polish_steps=0)
-    run = nf.train(data, settings=settings, seed=1, progress=False)
-    x, y, vx, vy = run.feature_weights
-    assert min(vx, vy) > 5 * max(x, y)
-    plain = dataclasses.replace(run, feature_weights=())
-    assert torch.allclose(run.error_measure().weight, plain.error_measure().weight * torch.tensor(run.feature_weights))
-
-
 # ---- divergence ----
 
 

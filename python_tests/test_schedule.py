@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from nri_fast.schedule import AcceptanceTemperature, Plateau, ResidualScale, geometric, linear_floor, one_cycle
+from nri_fast.schedule import AcceptanceTemperature, Plateau, geometric, linear_floor, one_cycle
 
 
 def torch_one_cycle(steps, peak):
@@ -53,38 +53,6 @@ def test_linear_with_a_floor():
     assert linear_floor(0.651, 0.3, 0.021, 0.7) == pytest.approx(0.021)
     assert linear_floor(0.7, 0.3, 0.021, 0.7) == 0.021
     assert linear_floor(1.0, 0.3, 0.021, 0.7) == 0.021
-
-
-def test_features_are_weighed_by_how_well_they_are_predicted_by_hand():
-    scale = ResidualScale()
-    assert scale.feature_weights == ()
-    # Medians 1 and 4 (the outlier does not count): mean 2.5, weights 2.5 and 0.625, weighed errors 2.5 or so each.
-    scale.update(torch.tensor([[[1.0, 4.0], [1.0, 4.0], [1e9, 4.0]]]))
-    assert scale.feature_weights == pytest.approx((2.5, 0.625))
-    assert scale.value == pytest.approx(2.5)
-    # Running averages of the logarithms: a tenfold error of the second feature moves it a little.
-    scale.update(torch.tensor([[1.0, 40.0]]))
-    second = 4.0 * 10**ResidualScale.AVERAGING
-    mean = (1.0 + second) / 2
-    assert scale.feature_weights == pytest.approx((mean, mean / second))
-    now = (mean * 1.0 + mean / second * 40.0) / 2
-    assert scale.value == pytest.approx(math.exp(math.log(2.5) + 0.08 * math.log(now / 2.5)))
-
-
-def test_weights_stay_within_bounds_and_errors_that_are_not_finite_do_not_count():
-    scale = ResidualScale()
-    scale.update(torch.tensor([[0.0, 1.0]]))  # a feature that is always known
-    assert scale.feature_weights == pytest.approx((100.0, 0.5))
-    before = (scale.log_median, scale.log_features)
-    scale.update(torch.tensor([[math.nan, 1.0], [math.inf, 1.0], [1.0, 1.0]]))
-    assert (scale.log_median, scale.log_features) == before
-
-
-def test_one_feature_has_weight_one():
-    scale = ResidualScale()
-    for error in (3.0, 0.2, 7.0):
-        scale.update(torch.tensor([[error]]))
-        assert scale.feature_weights == (1.0,)
 
 
 def test_temperature_follows_the_papers_rule_by_hand():

@@ -11,7 +11,6 @@ import nri_fast as nf
 from nri_fast.bouncegrad import BounceGrad
 from nri_fast.checkpoint import CheckpointError
 from nri_fast.simulate import simulate
-from nri_fast.warm_start import WarmStart
 
 TINY = dataclasses.replace(
     nf.PRESETS["springs"], message=8, edge_hidden=(8,), steps=100, polish_steps=5, learning_rate=0.01
@@ -44,13 +43,6 @@ def test_it_begins_with_the_modules_and_their_units(start):
     assert seen[0][0] == pytest.approx(start.scale_squared, rel=0.2)
     cold = nf.train(simulate("springs", 6, entities=4, seed=2), settings=TINY, seed=2, progress=False)
     assert cold.history.scale_squared[0] > 3 * seen[0][0]
-
-
-def test_it_goes_on_with_the_features_weights(start):
-    scale = WarmStart.of(start, TINY, ("x", "y", "vx", "vy")).residual_scale()
-    assert len(start.feature_weights) == 4
-    assert scale.feature_weights == pytest.approx(start.feature_weights)
-    assert scale.value == pytest.approx(start.scale_squared)
 
 
 def test_the_start_is_not_changed(start):

@@ -90,8 +90,8 @@ class SystemsFile:
 
         A state with a NaN is absent as a whole.
         """
-        there = np.asarray(~np.isnan(states).any(axis=-1))
-        self._states.write(np.where(there[..., None], states, 0.0).astype(np.float64).data)
+        there = np.ascontiguousarray(~np.isnan(states).any(axis=-1))
+        self._states.write(np.ascontiguousarray(np.where(there[..., None], states, 0.0), dtype=np.float64).data)
         self._present.write(there.data)
         self._lengths[-1] += len(states)
         self._there += int(there.sum())

@@ -343,7 +343,8 @@ class BounceGrad:
         with torch.no_grad():
             weight = one_step_error(self.library, self._judged, None).weight
             errors = residuals(self.library, parameters, batch, systems.steps, start, horizon, *types, weight)
-        self.residual_scale.update(errors if self._judged is None else errors[..., list(self._judged)])
+        if len(errors):  # nothing is compared where everybody leaves too soon
+            self.residual_scale.update(errors if self._judged is None else errors[..., list(self._judged)])
 
     def _settle(self, systems: SystemSet) -> None:
         """Gives every training system the best structure under the modules as they are, by all of its transitions.

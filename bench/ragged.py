@@ -1,9 +1,9 @@
 """What raggedness costs: systems of different sizes, and absent entities, against uniform systems with as many edges.
 
-``slowdown`` holds ratios of the fastest repetitions, which a busy machine disturbs least; each is to stay under ``bar``.
-Ragged systems have 3 to 7 entities, on average as many edges as systems of five; of the masked ones, which are uniform
-otherwise, every entity is absent for a fifth of the steps, all at once. Heat baths see masked systems and such that end
-early, half of them at half of their length: what a receiver's alternatives cost grows with its system by itself.
+``slowdown`` holds ratios of the fastest repetitions, which a busy machine disturbs least; each is to stay under
+``bar``. Ragged systems have 3 to 7 entities, on average as many edges as systems of five; of the masked ones, which are
+uniform otherwise, every entity is absent for a fifth of the steps, all at once. Heat baths see masked systems and such
+that end early, half of them at half of their length: what a receiver's alternatives cost grows with its system by itself.
 """
 
 from __future__ import annotations

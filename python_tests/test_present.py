@@ -103,6 +103,18 @@ def test_energy_equals_oracle(backend: torch.device, rollout: int, dtype: torch.
     assert rollout > 1 or got[-1] == 0
 
 
+@pytest.mark.parametrize("rollout", [1, 3])
+def test_observed_entities_that_are_absent_at_times(backend: torch.device, rollout: int) -> None:
+    exact, holes = make_holes(), make_holes().on(backend)
+    observed = torch.ones(sum(SIZES), dtype=torch.bool)
+    observed[[0, 5]] = False
+    case = exact.case
+    arguments = (case.library, case.graph, exact.clean, case.edge_types, case.node_types, rollout, None, None, observed)
+    with torch.no_grad():
+        expected = reference.rollout_energy(*arguments, exact.present, exact.scale)
+    assert_close(energies(holes, rollout, observed=observed.to(backend)), expected, 1e-12)
+
+
 @pytest.mark.parametrize("rollout", [1, 3, 7])
 def test_gradient_equals_autograd_of_oracle(backend: torch.device, rollout: int) -> None:
     exact, holes = make_holes(), make_holes().on(backend)

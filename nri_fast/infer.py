@@ -103,6 +103,8 @@ def infer(
             nodes,
             min(run.settings.rollout, systems.steps - 1),
             energies.error_measure(run.forecaster),
+            present=systems.present,
+            step_scale=systems.step_scale,
         )[0]
     return Inference(
         graph.adjacency(found.edge_types).cpu(),
@@ -116,7 +118,7 @@ def infer(
 def _by_system(values: Tensor, data: TrajectoryData) -> Tensor:
     """[S, N, ...] from values per entity [nodes, ...], on the CPU, with zeros behind a system's last entity."""
     result = values.new_zeros(data.systems, data.entities, *values.shape[1:], device="cpu")
-    result[data.present.cpu()] = values.cpu()
+    result[data.members.cpu()] = values.cpu()
     return result
 
 
@@ -190,30 +192,38 @@ def forecast(
     Returns
     -------
     Tensor
-        [systems, horizon, N, D]: index h - 1 holds the state h steps after `start`. What lies behind a smaller system's
-        last entity means nothing.
+        [systems, horizon, N, D]: index h - 1 holds the state h steps after `start`, in the system's own time steps.
+        What lies behind a smaller system's last entity means nothing; NaN for an entity that is absent at `start`.
     """
     if not 0 <= start < data.steps:
         raise ValueError(f"start: expected 0 to {data.steps - 1}, got {start}")
     initial = run.padded_states(data)[:, start]
     nodes = inference.node_types.to(run.device) if run.settings.node_types > 1 else None
-    predicted = _rolled_out(run, data, initial, inference.adjacency.to(run.device), nodes, horizon).cpu()
+    part = None if data.present is None else data.present[:, start].to(run.device)
+    predicted = _rolled_out(run, data, initial, inference.adjacency.to(run.device), nodes, horizon, part).cpu()
     return predicted if normalised else run.normalisation.undo(predicted)
 
 
 def _rolled_out(
-    run: Run, data: TrajectoryData, initial: Tensor, adjacency: Tensor, nodes: Tensor | None, horizon: int
+    run: Run,
+    data: TrajectoryData,
+    initial: Tensor,
+    adjacency: Tensor,
+    nodes: Tensor | None,
+    horizon: int,
+    part: Tensor | None,
 ) -> Tensor:
     """[systems, horizon, N, D]: the first step by modules of its own, where the run has some."""
-    graph, present = run.systems(data).graph, None if data.sizes is None else data.present.to(run.device)
+    systems, members = run.systems(data), None if data.sizes is None else data.members.to(run.device)
+    graph, scale = systems.graph, systems.step_scale
 
     def predicted(library: ModuleLibrary, state: Tensor, steps: int) -> Tensor:
-        if present is None:
-            return energies.forecast(library, graph, state, adjacency, nodes, steps)
-        types = None if nodes is None else nodes[present]
-        flat = energies.forecast(library, graph, state[present], adjacency, types, steps)
+        if members is None:
+            return energies.forecast(library, graph, state, adjacency, nodes, steps, part, scale)
+        types, there = (None if values is None else values[members] for values in (nodes, part))
+        flat = energies.forecast(library, graph, state[members], adjacency, types, steps, there, scale)
         padded = flat.new_zeros(data.systems, steps, data.entities, data.features)
-        padded[present[:, None].expand(-1, steps, -1)] = flat.view(-1, data.features)
+        padded[members[:, None].expand(-1, steps, -1)] = flat.view(-1, data.features)
         return padded
 
     if run.first_step is None:
@@ -221,7 +231,8 @@ def _rolled_out(
     first = predicted(run.first_step, initial, min(horizon, 1))
     if horizon == 1:
         return first
-    finite = torch.isfinite(first).flatten(1).all(1)[:, None, None, None]
+    usable = first if part is None else torch.where(part[:, None, :, None], first, 0.0)
+    finite = torch.isfinite(usable).flatten(1).all(1)[:, None, None, None]
     rest = predicted(run.forecaster, torch.where(finite, first, 0.0)[:, 0], horizon - 1)
     return torch.cat([first, torch.where(finite, rest, torch.nan)], 1)
 
@@ -263,33 +274,47 @@ def evaluate(
         result["relabelling"] = relabelling.tolist()
     if data.node_types is not None:
         types = max(run.settings.node_types, int(data.node_types.max()) + 1)
-        observed = (found.node_types[data.present][None], data.node_types[data.present][None])
+        observed = (found.node_types[data.members][None], data.node_types[data.members][None])
         result["node_accuracy"] = _number(metrics.node_accuracy(*observed, types)[0])
     states = run.padded_states(data).cpu()
     longest = max([h for h in HORIZONS if h < data.steps], default=1)
     starts = range(0, data.steps - longest, 20)
+    scale = run.step_scale(data)
+    present = None if data.present is None else data.present.cpu()
     sums: dict[str, float] = {}
+    counts: dict[str, int] = {}
     for start in starts:
         recorded = states[:, start + 1 : start + 1 + longest]
+        compared = _entities(_compared(data, start, longest)[..., None], data)[..., 0]
         forecasts = {
             "": forecast(run, data, found, longest, start, normalised=True),
             "_nothing_moves": metrics.nothing_moves(states, start, longest),
             "_constant_velocity": metrics.constant_velocity(
-                states, start, longest, data.feature_names, run.displacement_fit
+                states, start, longest, data.feature_names, run.displacement_fit, present, scale
             ),
         }
         for name, predicted in forecasts.items():
-            for horizon, error in metrics.forecast_errors(
-                _entities(predicted, data), _entities(recorded, data), HORIZONS
-            ).items():
+            errors = metrics.forecast_errors(_entities(predicted, data), _entities(recorded, data), HORIZONS, compared)
+            for horizon, error in errors.items():
                 key = f"mse_{horizon}{name}"
-                sums[key] = sums.get(key, 0.0) + error / len(starts)
-    return result | {name: _number(value) for name, value in sums.items()}
+                count = int(compared[:, horizon - 1].sum()) if horizon <= longest else 1
+                if count:
+                    sums[key] = sums.get(key, 0.0) + error * count
+                    counts[key] = counts.get(key, 0) + count
+    names = ("", "_nothing_moves", "_constant_velocity") if starts else ()
+    keys = [f"mse_{horizon}{name}" for name in names for horizon in HORIZONS]
+    return result | {key: _number(sums[key] / counts[key]) if key in counts else None for key in keys}
+
+
+def _compared(data: TrajectoryData, start: int, horizon: int) -> Tensor:
+    """[systems, horizon, N] bool: whether an entity is there at `start` and at each of the steps behind it."""
+    there = data.there.cpu()
+    return there[:, start, None] & there[:, start + 1 : start + 1 + horizon]
 
 
 def _entities(values: Tensor, data: TrajectoryData) -> Tensor:
     """[systems, steps, N, D], or [entities that are there, steps, 1, D] where systems differ in size."""
-    return values if data.sizes is None else values.transpose(1, 2)[data.present][:, :, None]
+    return values if data.sizes is None else values.transpose(1, 2)[data.members.cpu()][:, :, None]
 
 
 def _number(value: float) -> float | None:

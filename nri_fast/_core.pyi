@@ -50,6 +50,12 @@ class ErrorMeasure:
     """How one transition's error is measured (ErrorView in csrc/common/views.h)."""
     def __init__(self, robust: bool, scale_squared: float, weight: int) -> None: ...
 
+class ProposalSource:
+    """Where proposals of a run come from (ProposalSource in csrc/ops/metropolis_run.h); `kind` -1: random changes."""
+    def __init__(
+        self, kind: int, edge_types: int, node_types: int, edge_probability: int, node_probability: int
+    ) -> None: ...
+
 def rollout_energy(
     place: Place,
     float64: bool,
@@ -110,6 +116,7 @@ def heat_bath(
     row_offset: int,
     stride: int,
     held_weight: int,
+    host_row_offset: int,
     cotangent: int,
     output: int,
 ) -> None:
@@ -163,6 +170,39 @@ def propose_from_table(
     proposed_node_types: int,
     log_ratio: int,
 ) -> None: ...
+def metropolis_run(
+    place: Place,
+    float64: bool,
+    layout: Layout,
+    parameters: int,
+    graph: Graph,
+    trajectories: Trajectories,
+    error: ErrorMeasure,
+    rollout: int,
+    seed: int,
+    step: int,
+    system_ids: int,
+    sweeps: int,
+    chains: int,
+    stride: int,
+    proposals: Sequence[ProposalSource],
+    hastings: bool,
+    exchange: bool,
+    temperature: int,
+    acceptance: int,
+    epoch_is_sweep: bool,
+    ceiling: float,
+    unit: int,
+    energy: int,
+    edge_types: int,
+    node_types: int,
+    counts: int,
+    exchanged: int,
+    best_energy: int,
+    best_edge_types: int,
+    best_node_types: int,
+) -> None: ...
+def end_acceptance_epoch(place: Place, acceptance: int, ceiling: int) -> None: ...
 def blur(
     place: Place,
     graph: Graph,
@@ -185,7 +225,7 @@ def heat_bath_sample(
     row_offset: int,
     stride: int,
     scores: int,
-    temperature: float,
+    temperature: int,
     edge_types: int,
     node_types: int,
 ) -> None: ...
@@ -196,7 +236,7 @@ def responsibilities(
     row_offset: int,
     group: int,
     scores: int,
-    temperature: float,
+    temperature: int,
     weights: int,
 ) -> None: ...
 def simulate(

@@ -290,9 +290,9 @@ def one_step_error(
 
 def largest_block(graph: MegaGraph, edge_types_count: int, free: Tensor | None = None) -> int:
     """Assignments that the best-connected entity's incoming edges have, of those in ``free`` [edges]: K^(in-degree)."""
-    degree = graph.in_offset.diff()
+    degree = graph.host.in_offset.diff()
     if free is not None:
-        degree = torch.zeros_like(degree).index_add(0, graph.receiver, free.long())
+        degree = torch.zeros_like(degree).index_add(0, graph.host.receiver, free.cpu().long())
     return int(edge_types_count ** (int(degree.max()) if graph.nodes else 0))
 
 

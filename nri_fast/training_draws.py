@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nri_fast.couplings import Coupling
 from nri_fast.energies import largest_block
-from nri_fast.graph import MegaGraph
+from nri_fast.graph import MegaGraph, to_device
 from nri_fast.heat_bath_rows import edges_in_block, random_free_edges
 from nri_fast.settings import Settings
 from nri_fast.system_set import Batch, SystemSet
@@ -50,24 +50,24 @@ class TrainingDraws:
         """[B, L] int64: recorded steps that the heat bath's transitions start from."""
         shape = len(batch.systems), min(self.settings.transitions, steps - 1)
         drawn = self._generator(TRANSITIONS, step).integers(steps - 1, size=shape)
-        return torch.from_numpy(drawn).to(batch.states.device)
+        return to_device(torch.from_numpy(drawn), batch.states.device)
 
     def residual_start(self, batch: Batch, last: int, step: int) -> Tensor:
         """[B] int64: a recorded step of every system, 0 to `last`."""
         drawn = self._generator(RESIDUALS, step).integers(last + 1, size=len(batch.systems))
-        return torch.from_numpy(drawn).to(batch.states.device)
+        return to_device(torch.from_numpy(drawn), batch.states.device)
 
     def piece_start(self, batch: Batch, last: int, step: int) -> Tensor:
         """[B] int64: a recorded step of every system, 0 to `last`, from which on forecasts are trained."""
         drawn = self._generator(PIECES, step).integers(last + 1, size=len(batch.systems))
-        return torch.from_numpy(drawn).to(batch.states.device)
+        return to_device(torch.from_numpy(drawn), batch.states.device)
 
     def holds_edges(self, graph: MegaGraph) -> bool:
         """Whether a heat bath holds some edges, because the block does not take all assignments."""
         return largest_block(graph, self.settings.edge_types) > self.settings.block
 
     def free_edges(self, batch: Batch, step: int) -> Tensor | None:
-        """[batch edges] bool: the edges that a heat bath frees, as many as the block allows; None: all."""
+        """[batch edges] bool, on the host: the edges that a heat bath frees, as many as the block allows; None: all."""
         if not self.holds_edges(batch.graph):
             return None
         types, block = self.settings.edge_types, self.settings.block

@@ -36,7 +36,7 @@ void for_system_chunks(int64_t systems, int64_t replicas, const Execution& execu
       first = chunk.end_system;
     } catch (const OutOfMemory&) {
       if (chunk.end_system == first + 1 && chunk.replicas == 1) throw;
-      budget /= 2;
+      budget = smaller_budget(budget);
     }
   }
 }

@@ -95,7 +95,7 @@ void for_unit_chunks(const std::vector<Unit>& units, const Execution& execution,
       first = end;
     } catch (const OutOfMemory&) {
       if (chunk.size() == 1) throw;
-      budget /= 2;
+      budget = smaller_budget(budget);
     }
   }
 }

@@ -118,11 +118,12 @@ def heat_bath_table(
     problem = ops.HeatBathProblem(library, graph, batch.states, steps, start, layout, error, nodes, edge_types)
     owner = torch.arange(graph.edges, device=graph.device).repeat_interleave(types)
     offset = torch.arange(graph.edges + 1, device=graph.device) * types
-    scores, temperature = problem.scores(parameters), 1.0
+    scores = problem.scores(parameters)
+    temperature: float | Tensor = 1.0
     if factor is None:
         scores = likelihood_units(problem, scores, owner, graph.edges)
     else:
-        temperature = factor * float(scores.view(-1, types).double().std(-1).nanmean()) + 1e-9
+        temperature = factor * scores.view(-1, types).double().std(-1).nanmean() + 1e-9
     probabilities = ops.responsibilities(offset, scores, temperature).view(-1, types)
     even = probabilities.new_full((graph.nodes, library.node_types), 1.0 / library.node_types)
     return Table.of_probabilities(probabilities, even)

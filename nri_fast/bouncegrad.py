@@ -235,6 +235,7 @@ class BounceGrad:
         # The authors' first temperature, in the units of this run's energies.
         first = math.exp(-9.8) * float(self.error_measure().weight.mean())
         self.acceptance = AcceptanceTemperature(first, device=graph.device)
+        self.residual_temperature = ResidualTemperature(device=graph.device)
         types = self._draws.first_types(graph, self.coupling)
         self.structures = Structures.undecided(*types, self.library.edge_types)
         self.imitation = make_imitation(self.settings, self.library, systems, self.seed)
@@ -315,18 +316,13 @@ class BounceGrad:
             types = self.structures.edge_types[batch.edges], self.structures.node_types[batch.nodes]
             factor = self._temperature_factor
             proposer = make_proposer(s, network, self.library, parameters, batch, systems.steps, error, *types, factor)
-            held = (
-                None
-                if temperature is None
-                else torch.full((1,), temperature, dtype=torch.float64, device=batch.states.device)
-            )
             hastings = s.rule == "hastings"
             result = metropolis_bounce(
-                rollouts, self.structures, draws, s.proposals, held, by_acceptance, proposer, hastings
+                rollouts, self.structures, draws, s.proposals, temperature, by_acceptance, proposer, hastings
             )
             if s.temperature_rule == "residuals":
                 types = self.structures.edge_types[batch.edges], self.structures.node_types[batch.nodes]
-                self.residual_temperature.update(float(result.loss), residual_autocorrelation(rollouts, *types))
+                self.residual_temperature.update(result.loss.double(), residual_autocorrelation(rollouts, *types))
             return result
         start = self._draws.transitions(batch, systems.steps, self._step)
         free = self._draws.free_edges(batch, self._step)
@@ -347,14 +343,18 @@ class BounceGrad:
         self.first_step, self.forecaster = self.forecaster, copy.deepcopy(self.forecaster)
         self._weights, self._optimiser = _learner(self.forecaster, self.settings.polish_rate)
 
-    def _chain_temperature(self, systems: SystemSet) -> float | None:
-        """Of this step's Metropolis bounce, in units of the energy; None: acceptance drives it."""
+    def _chain_temperature(self, systems: SystemSet) -> Tensor | None:
+        """[1] float64, of this step's Metropolis bounce, in units of the energy; None: acceptance drives it."""
         s = self.settings
+        if s.temperature_rule == "acceptance":
+            return None
         if s.temperature_rule == "geometric":
-            return geometric(self._step / s.steps, *GEOMETRIC, 1.0) * (1.0 if s.robust else self._change_variance)
+            unit = 1.0 if s.robust else self._change_variance
+            value = geometric(self._step / s.steps, *GEOMETRIC, 1.0) * unit
+            return torch.full((1,), value, dtype=torch.float64, device=systems.states.device)
         transitions = (systems.steps - 1) * systems.graph.nodes // len(systems)
         from_residuals = self.residual_temperature.value(transitions, systems.features, s.robust)
-        return None if s.temperature_rule == "acceptance" else from_residuals
+        return torch.where(from_residuals.isnan(), self.acceptance.state[:1], from_residuals)
 
     def _polish(self, systems: SystemSet, batch: Batch, parameters: Tensor) -> BounceResult:
         """Squared error: a forecast is to be right on average, what cannot be known included."""
@@ -489,7 +489,7 @@ class BounceGrad:
         tensors["structures.beliefs"] = self.structures.beliefs
         facts = self._facts(systems) | {
             "acceptance": self.acceptance.to_dict(),
-            "residual_temperature": vars(self.residual_temperature),
+            "residual_temperature": self.residual_temperature.to_dict(),
             "plateau": vars(self.plateau),
             "epoch_losses": [float(loss) for loss in self._epoch_losses],
             "residual_scale": self.residual_scale.log_median if self.settings.robust else None,
@@ -532,7 +532,7 @@ class BounceGrad:
             *(tensors[f"structures.{name}"].to(device) for name in ("edge_types", "node_types", "beliefs"))
         )
         self.acceptance = AcceptanceTemperature(**facts["acceptance"], device=device)
-        self.residual_temperature = ResidualTemperature(**facts["residual_temperature"])
+        self.residual_temperature = ResidualTemperature(**facts["residual_temperature"], device=device)
         self.plateau = Plateau(**facts["plateau"])
         self._epoch_losses = [systems.states.new_tensor(loss) for loss in facts["epoch_losses"]]
         if facts["residual_scale"] is not None:

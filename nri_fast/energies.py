@@ -10,7 +10,7 @@ from torch import Tensor
 from nri_fast import ops
 from nri_fast.autograd import HeatBathScores, RolloutEnergy
 from nri_fast.checks import FLOATS, check_finite, check_tensor, check_types
-from nri_fast.graph import MegaGraph
+from nri_fast.graph import MegaGraph, to_device
 from nri_fast.modules import ModuleLibrary
 
 #: A receiver's incoming edges are scored jointly while they have at most this many assignments.
@@ -280,11 +280,11 @@ def one_step_error(
     """
     weight = 1.0 / library.change_scale**2
     places = list(range(library.features)) if judged is None else list(judged)
-    counts = torch.zeros_like(weight)
+    counts = torch.zeros(library.features, dtype=weight.dtype)
     counts[places] = library.features / len(places)
     if feature_weights:
-        counts[places] *= weight.new_tensor(feature_weights)
-    weight = weight * counts
+        counts[places] *= torch.tensor(feature_weights, dtype=weight.dtype)
+    weight = weight * to_device(counts, weight.device)
     return ops.ErrorMeasure(weight.contiguous(), scale_squared)
 
 

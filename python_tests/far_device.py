@@ -125,6 +125,8 @@ class FarDevice(TorchFunctionMode):
             keys = args[1] if isinstance(args[1], tuple) else (args[1],)
             if any(isinstance(key, Tensor) and key.dtype in (torch.bool, torch.uint8) for key in keys):
                 self._waits(name, "how many are chosen depends on values")
+            if any(isinstance(key, list) for key in keys):
+                self._waits(name, "places copied from host memory")
         if far and name == "repeat_interleave" and "output_size" not in kwargs and len(tensors) > 1:
             self._waits(name, "its length depends on values")
         if far and name == "tensor":

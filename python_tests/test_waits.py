@@ -14,6 +14,7 @@ from nri_fast import (
     graph,
     heat_bath_rows,
     ops,
+    residual_temperature,
     schedule,
     search,
     system_set,
@@ -22,7 +23,19 @@ from nri_fast import (
 from nri_fast.bouncegrad import BounceGrad
 from nri_fast.proposals import chains
 
-MODULES = (bouncegrad, chains, graph, heat_bath_rows, ops, schedule, search, system_set, training_draws)
+MODULES = (
+    bouncegrad,
+    chains,
+    energies,
+    graph,
+    heat_bath_rows,
+    ops,
+    residual_temperature,
+    schedule,
+    search,
+    system_set,
+    training_draws,
+)
 SMALL = {"message": 6, "steps": 200, "transitions": 3, "batch": 4, "rollout": 3, "robust": False, "relative": ()}
 
 
@@ -72,6 +85,7 @@ CASES = {
     "node types": {"node_types": 2, "bounce": "sampled"},
     "metropolis": {"bounce": "metropolis", "proposals": 5},
     "metropolis, geometric": {"bounce": "metropolis", "temperature_rule": "geometric"},
+    "metropolis, residuals": {"bounce": "metropolis", "temperature_rule": "residuals"},
     "metropolis, heat-bath proposals": {"bounce": "metropolis", "proposal": "edge", "proposal_source": "heat_bath"},
 }
 
@@ -106,6 +120,7 @@ def prepare(trainer, systems):
     """What `fit` does before its loop."""
     trainer._set_change_scale(systems)
     trainer.acceptance = schedule.AcceptanceTemperature(1.0, device=systems.graph.device)
+    trainer.residual_temperature = residual_temperature.ResidualTemperature(device=systems.graph.device)
     types = trainer._draws.first_types(systems.graph, trainer.coupling)
     trainer.structures = bouncegrad.Structures.undecided(*types, trainer.library.edge_types)
 
@@ -125,6 +140,7 @@ def test_a_wait_is_seen(far):
             lambda: values.to("cpu"),
             lambda: values.nonzero(),
             lambda: values[values > 1],
+            lambda: values[[0, 1]],
             lambda: torch.repeat_interleave(values, torch.ones(6, dtype=torch.int64, device="cuda")),
             lambda: values + torch.zeros(6),
             lambda: torch.zeros(6).to("cuda"),

@@ -94,11 +94,11 @@ def parse(report: str) -> Iterator[tuple[str, str, dict[str, int]]]:
 
 def short(demangled: str) -> str:
     """``linear_kernel<float, 8>`` of a whole signature."""
-    text = demangled.replace("(anonymous namespace)::", "")
+    text = re.sub(r"\((?:int|bool|long)\)", "", demangled.replace("(anonymous namespace)::", ""))
     found = re.search(r"(\w+(?:<[^()]*>)?)\(", text)
     if found is None:
         raise ValueError(f"kernel: expected a signature, got {demangled!r}")
-    return re.sub(r"\((?:int|bool|long)\)", "", found[1])
+    return found[1]
 
 
 def demangle(names: list[str]) -> list[str]:

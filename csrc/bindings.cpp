@@ -390,6 +390,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("cuda_architectures", &nri::cuda::architectures);
   m.def("cuda_device_count", &nri::cuda::device_count);
   m.def("cuda_device_problem", &nri::cuda::device_problem);
+  m.def("cuda_refuse_allocations", &nri::cuda::refuse_allocations, arg("largest"));
 
   // The shared arithmetic, open to tests.
   m.def("portable_exp", py::vectorize([](double x) { return nri::portable_exp(x); }), arg("x"));

@@ -3,6 +3,7 @@
 // graph that was captured from such launches allocates nothing and copies nothing from the host.
 #pragma once
 
+#include <atomic>
 #include <cstring>
 #include <optional>
 #include <stdexcept>
@@ -20,8 +21,12 @@ class OutOfMemory : public std::runtime_error {
                            " bytes was refused") {}
 };
 
+// A larger allocation counts as refused (ops/machine.h).
+inline std::atomic<size_t> largest_allocation{SIZE_MAX};
+
 // Device memory ordered with the stream; null where there is no more.
 inline void* allocate_on_stream(size_t bytes, const Execution& execution) {
+  if (bytes > largest_allocation.load(std::memory_order_relaxed)) return nullptr;
   const DeviceGuard guard(execution.ordinal);
   void* pointer = nullptr;
   const cudaError_t status = cudaMallocAsync(&pointer, bytes, stream_of(execution));

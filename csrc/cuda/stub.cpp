@@ -26,6 +26,7 @@ constexpr const char* kProblem = "nri_fast was built without CUDA support: " NRI
 Build build() { return Build::none; }
 std::vector<std::string> architectures() { return {}; }
 int device_count() { return 0; }
+void refuse_allocations(uint64_t) {}
 std::string device_problem() { return kProblem; }
 
 void simulate(const SimulateProblem&, double*, uint8_t*, uint8_t*, const Execution&) { not_built(); }

@@ -134,7 +134,9 @@ class FarDevice(TorchFunctionMode):
         if far and name not in MIXES and any(not of_device(t) and t.ndim > 0 for t in tensors):
             self._waits(name, "tensors of the device's and the host's")
         result = self._call(func, args, kwargs)
-        return tree_map(_moved, result) if far else result
+        if not far or isinstance(result, torch.Size):
+            return result
+        return tree_map(_moved, result)
 
     @staticmethod
     def _call(func: Any, args: Any, kwargs: Any) -> Any:

@@ -92,11 +92,17 @@ void repeat(int64_t times, const Execution& execution, const std::function<void(
   }
   const SideStream side(execution);
   ReusedMemory memory(side.execution());
-  body(side.execution());  // finds the chunks that fit, allocates, and loads the kernels
+  int64_t done = 0;
+  do {  // finds the chunks that fit, allocates, and loads the kernels
+    memory.shrank = false;
+    body(side.execution());
+    ++done;
+  } while (memory.shrank && done < times);
+  if (done == times) return;
   memory.close();
   const CapturedGraph graph(side.execution(), [&] { body(side.execution()); });
   if (!graph.exists()) memory.open();
-  for (int64_t i = 1; i < times; ++i) {
+  for (; done < times; ++done) {
     if (graph.exists()) {
       graph.launch();
     } else {

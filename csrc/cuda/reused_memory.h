@@ -95,8 +95,9 @@ class ReusedMemory {
     return pointer;
   }
 
-  // What chunks of work plan for: the same every time.
+  // What chunks of work plan for: the same every time, unless it shrank because memory ran out.
   std::optional<int64_t> budget;
+  bool shrank = false;
 
  private:
   struct Block {

@@ -108,7 +108,10 @@ inline int64_t workspace_budget(const Execution& execution) {
 
 // The budget to go on with after memory ran out.
 inline int64_t smaller_budget(int64_t budget) {
-  if (ReusedMemory* const reused = ReusedMemory::current()) reused->budget = budget / 2;
+  if (ReusedMemory* const reused = ReusedMemory::current()) {
+    reused->budget = budget / 2;
+    reused->shrank = true;
+  }
   return budget / 2;
 }
 

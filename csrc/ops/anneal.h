@@ -28,7 +28,7 @@ enum MetropolisCount : int { kProposed = 0, kAccepted = 1, kAcceptedWorsening = 
 //   than the way there (ops/propose_from_table.h).
 //
 // heat_bath_sample: draws every receiver's row from softmax(-score / temperature) by the inverse of its cumulative sum,
-//   or, at temperature 0, takes the lowest score (the first of equals). temperature [1] lies where the other arrays lie.
+//   or, at temperature 0, takes the lowest score (the first of equals); temperature [1] lies where the other arrays do.
 //   Rows with a NaN score have probability zero; a receiver with no finite score keeps its types.
 //   The rows are the blocks of ops/heat_bath.h under each of the receiver's own types, the node type slowest. The drawn
 //   row's types are written to the receiver's free edges (stride > 0) in edge_types [E], and to node_types [V] (may be

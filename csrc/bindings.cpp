@@ -5,9 +5,11 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <array>
 
 #include "common/philox.h"
 #include "common/portable_math.h"
+#include "cuda/plans.h"
 #include "ops/anneal.h"
 #include "ops/heat_bath.h"
 #include "ops/machine.h"
@@ -391,6 +393,58 @@ PYBIND11_MODULE(_core, m) {
   m.def("cuda_device_count", &nri::cuda::device_count);
   m.def("cuda_device_problem", &nri::cuda::device_problem);
   m.def("cuda_refuse_allocations", &nri::cuda::refuse_allocations, arg("largest"));
+
+  // The CUDA kernels' plans and index maps, open to tests.
+  m.def(
+      "plan_chunks",
+      [](const std::vector<int64_t>& needed, int64_t replicas, int64_t budget) {
+        std::vector<std::array<int64_t, 3>> chunks;
+        const auto bytes = [&](const nri::cuda::SystemChunk& chunk) {
+          int64_t sum = 0;
+          for (int64_t b = chunk.first_system; b < chunk.end_system; ++b) sum += needed[b];
+          return sum * chunk.replicas;
+        };
+        const auto systems = static_cast<int64_t>(needed.size());
+        for (int64_t first = 0; first < systems; first = chunks.back()[1]) {
+          const nri::cuda::SystemChunk chunk = nri::cuda::plan_chunk(first, systems, replicas, budget, bytes);
+          chunks.push_back({chunk.first_system, chunk.end_system, chunk.replicas});
+        }
+        return chunks;
+      },
+      arg("needed"), arg("replicas"), arg("budget"));
+  m.def(
+      "plan_units",
+      [](const std::vector<int64_t>& rows, int64_t replicas, int64_t group_rows, int64_t split_rows) {
+        std::vector<std::array<int64_t, 4>> units;
+        const auto of_system = [&](int64_t system) { return rows[system]; };
+        const auto systems = static_cast<int64_t>(rows.size());
+        for (const auto& unit : nri::cuda::plan_units(systems, replicas, group_rows, split_rows, of_system)) {
+          units.push_back({unit.first_system, unit.end_system, unit.first_replica, unit.end_replica});
+        }
+        return units;
+      },
+      arg("rows"), arg("replicas"), arg("group_rows"), arg("split_rows"));
+  m.def(
+      "group_ends",
+      [](int64_t items, int64_t replicas, int64_t group_rows) {
+        std::vector<int64_t> offset{0};
+        nri::cuda::append_groups(offset, items, {0, 1, 0, replicas}, group_rows);
+        return offset;
+      },
+      arg("items"), arg("replicas"), arg("group_rows"));
+  m.def(
+      "tile_places",
+      [](int thread, bool narrow) {
+        std::vector<std::array<int, 2>> places;
+        for (int i = 0; i < 8; ++i) {
+          for (int j = 0; j < (narrow ? 1 : 8); ++j) {
+            const int column = narrow ? nri::cuda::tile_column<1>(thread, j) : nri::cuda::tile_column<8>(thread, j);
+            places.push_back({nri::cuda::tile_row(thread, i), column});
+          }
+        }
+        return places;
+      },
+      arg("thread"), arg("narrow"));
 
   // The shared arithmetic, open to tests.
   m.def("portable_exp", py::vectorize([](double x) { return nri::portable_exp(x); }), arg("x"));

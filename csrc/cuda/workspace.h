@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "cuda/plans.h"
 #include "cuda/reused_memory.h"
 
 namespace nri::cuda {
@@ -113,21 +114,6 @@ inline int64_t smaller_budget(int64_t budget) {
     reused->shrank = true;
   }
   return budget / 2;
-}
-
-// The last of least, .., most for which fits(n) holds, or `least`; larger ones never fit better.
-template <typename Fits>
-int64_t last_fitting(int64_t least, int64_t most, const Fits& fits) {
-  if (fits(most)) return most;
-  while (most - least > 1) {
-    const int64_t middle = (least + most) / 2;
-    if (fits(middle)) {
-      least = middle;
-    } else {
-      most = middle;
-    }
-  }
-  return least;
 }
 
 }  // namespace nri::cuda

@@ -29,7 +29,8 @@ from torch import Tensor
 
 import nri_fast as nf
 from bench import time_to_accuracy
-from bench.anneal import Chain
+from bench.agreement import agreement
+from bench.anneal import DECISIONS, Chain, without_energies
 from bench.cases import TRANSITIONS, Case, Effort, RolloutProblem
 from bench.flops import body_step
 from bench.gradient import fresh, gradient_of
@@ -50,7 +51,8 @@ from nri_fast.experiments import mega_graph as mega_graph_experiment
 from nri_fast.experiments.experiment import Workplace
 from nri_fast.record import provenance
 
-DECISIONS = "propose and decide"
+ONE_BY_ONE = "a call for each proposal, energy and decision"
+AGREED_SWEEPS = 20
 TURN = 0.02  # seconds between two events, at least
 MOST_AT_ONCE = 1000  # repetitions between two events
 TOLERANCE, TF32_TOLERANCE = 1e-4, 5e-2  # of the largest value; TF32 rounds to 11 bits, over ten steps and more
@@ -396,19 +398,38 @@ def heat_bath_rows(device: torch.device, effort: Effort, floor: Limits) -> Itera
 
 
 def anneal_rows(device: torch.device, effort: Effort, floor: Limits) -> Iterator[Callable[[], Row]]:
-    """A sweep of Metropolis proposals, and what of it is proposing and deciding."""
+    """Metropolis sweeps in one call (on a GPU a CUDA graph) and one by one; what of them is proposing and deciding.
+
+    Both must come to the same bits. On the side: how often the CPU's energies would have decided otherwise.
+    """
 
     def row(case: Case) -> Row:
-        chain = Chain(case, device)
-        contest = Round(device, chain.energy)
-        contest.differs[DECISIONS] = 0.0
-        contest.competitors[DECISIONS] = functools.partial(chain.decide, chain.energy.clone())
-        operations = case.systems * case.shape.energy(case.transitions)
-        found = contest.measure(effort, "anneal", "annealing sweep", case, chain.sweep, operations, floor)
+        together, apart, cheap = Chain(case, device), Chain(case, device), Chain(without_energies(case), device)
+        together.run()
+        apart.run_one_by_one()
+        same = torch.equal(together.types, apart.types) and torch.equal(together.energy, apart.energy)
+        figures: dict[str, Any] = {"same_bits": same}
+        if case.systems == min(effort.systems):
+            host = Chain(case)
+            figures["cpu"] = agreement(
+                Chain(case, device), lambda types: host.energies(types.cpu()), AGREED_SWEEPS
+            ).to_dict()
+        contest = Round(device, together.energy)
+        for name, work in ((ONE_BY_ONE, apart.run_one_by_one), (DECISIONS, cheap.run)):
+            contest.competitors[name], contest.differs[name] = work, 0.0
+        operations = together.sweeps * case.systems * case.shape.energy(case.transitions)
+        found = contest.measure(effort, "anneal", "annealing sweeps", case, together.run, operations, floor)
         decisions = found["runs"].pop(DECISIONS)
         found["decisions"] = {name: decisions[name] for name in ("median_ms", "host_ms", "times_slower")}
         found["decisions"]["share_of_sweep"] = found["decisions"].pop("times_slower")
-        found["decisions"]["ns_per_proposal"] = float(f"{1e6 * decisions['median_ms'] / case.systems:.4g}")
+        found["decisions"]["ns_per_proposal"] = float(
+            f"{1e6 * decisions['median_ms'] / together.sweeps / case.systems:.4g}"
+        )
+        found["sweeps"] = together.sweeps
+        found["figures"] = figures
+        found["graph_steps"] *= together.sweeps
+        for run in found["runs"].values():
+            run["graph_steps_per_s"] *= together.sweeps
         return found
 
     for case in effort.cases():

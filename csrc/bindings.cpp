@@ -4,11 +4,16 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <array>
+
 #include "common/philox.h"
 #include "common/portable_math.h"
+#include "cuda/plans.h"
 #include "ops/anneal.h"
 #include "ops/heat_bath.h"
 #include "ops/machine.h"
+#include "ops/metropolis_run.h"
 #include "ops/propose_from_table.h"
 #include "ops/rollout_energy.h"
 #include "ops/rollout_gradient.h"
@@ -134,7 +139,7 @@ void forecast(const Place& place, bool float64, const Layout& layout, Address pa
 void heat_bath(const Place& place, bool float64, const Layout& layout, Address parameters, const nri::GraphView& graph,
                const Trajectories& trajectories, const ErrorMeasure& error, bool conditionals, int64_t transitions,
                Address start, Address node_types, Address edge_types, Address row_offset, Address stride,
-               Address held_weight, Address cotangent, Address output) {
+               Address held_weight, Address host_row_offset, Address cotangent, Address output) {
   in_precision(float64, [&](auto scalar) {
     using T = decltype(scalar);
     const nri::HeatBathProblem<T> problem{layout.with<T>(parameters),
@@ -148,7 +153,8 @@ void heat_bath(const Place& place, bool float64, const Layout& layout, Address p
                                           at<const uint8_t>(edge_types),
                                           at<const int64_t>(row_offset),
                                           at<const int64_t>(stride),
-                                          at<const float>(held_weight)};
+                                          at<const float>(held_weight),
+                                          at<const int64_t>(host_row_offset)};
     if (cotangent) {
       NRI_ON(place, heat_bath_gradient(problem, at<const T>(cotangent), at<T>(output), place.execution));
     } else {
@@ -199,6 +205,48 @@ void propose_from_table(const Place& place, const nri::GraphView& graph, uint64_
                                    at<double>(log_ratio), place.execution));
 }
 
+void metropolis_run(const Place& place, bool float64, const Layout& layout, Address parameters,
+                    const nri::GraphView& graph, const Trajectories& trajectories, const ErrorMeasure& error,
+                    int64_t rollout, uint64_t seed, int64_t step, Address system_ids, int64_t sweeps, int64_t chains,
+                    int64_t stride, const std::vector<nri::ProposalSource>& proposals, bool hastings, bool exchange,
+                    Address temperature, Address acceptance, bool epoch_is_sweep, double ceiling, Address unit,
+                    Address energy, Address edge_types, Address node_types, Address counts, Address exchanged,
+                    Address best_energy, Address best_edge_types, Address best_node_types) {
+  in_precision(float64, [&](auto scalar) {
+    using T = decltype(scalar);
+    nri::MetropolisRun<T> run{
+        {layout.with<T>(parameters), graph, trajectories.view<T>(), error.view<T>(), rollout, nullptr, nullptr},
+        draws(seed, step, system_ids),
+        sweeps,
+        chains,
+        stride,
+        static_cast<int64_t>(proposals.size()),
+        {},
+        hastings,
+        exchange,
+        at<const double>(temperature),
+        at<double>(acceptance),
+        epoch_is_sweep,
+        ceiling,
+        at<const T>(unit),
+        at<T>(energy),
+        at<uint8_t>(edge_types),
+        at<uint8_t>(node_types),
+        at<int64_t>(counts),
+        at<int64_t>(exchanged),
+        at<T>(best_energy),
+        at<uint8_t>(best_edge_types),
+        at<uint8_t>(best_node_types)};
+    std::copy(proposals.begin(), proposals.end(), run.proposal);
+    NRI_ON(place, metropolis_run(run, place.execution));
+  });
+}
+
+void end_acceptance_epoch(const Place& place, Address acceptance, Address ceiling) {
+  const py::gil_scoped_release unlocked;
+  NRI_ON(place, end_acceptance_epoch(at<double>(acceptance), at<const double>(ceiling), place.execution));
+}
+
 void blur(const Place& place, const nri::GraphView& graph, uint64_t seed, int64_t step, Address system_ids,
           double share, bool whole_entity, Address blurred) {
   const py::gil_scoped_release unlocked;
@@ -207,21 +255,22 @@ void blur(const Place& place, const nri::GraphView& graph, uint64_t seed, int64_
 
 void heat_bath_sample(const Place& place, bool float64, const nri::GraphView& graph, uint64_t seed, int64_t step,
                       Address system_ids, int64_t edge_type_count, int64_t node_type_count, Address row_offset,
-                      Address stride, Address scores, double temperature, Address edge_types, Address node_types) {
+                      Address stride, Address scores, Address temperature, Address edge_types, Address node_types) {
   in_precision(float64, [&](auto scalar) {
     using T = decltype(scalar);
     NRI_ON(place, heat_bath_sample(graph, draws(seed, step, system_ids), edge_type_count, node_type_count,
                                    at<const int64_t>(row_offset), at<const int64_t>(stride), at<const T>(scores),
-                                   temperature, at<uint8_t>(edge_types), at<uint8_t>(node_types), place.execution));
+                                   at<const double>(temperature), at<uint8_t>(edge_types), at<uint8_t>(node_types),
+                                   place.execution));
   });
 }
 
 void responsibilities(const Place& place, bool float64, int64_t receivers, Address row_offset, int64_t group,
-                      Address scores, double temperature, Address weights) {
+                      Address scores, Address temperature, Address weights) {
   in_precision(float64, [&](auto scalar) {
     using T = decltype(scalar);
-    NRI_ON(place, responsibilities(receivers, at<const int64_t>(row_offset), group, at<const T>(scores), temperature,
-                                   at<T>(weights), place.execution));
+    NRI_ON(place, responsibilities(receivers, at<const int64_t>(row_offset), group, at<const T>(scores),
+                                   at<const double>(temperature), at<T>(weights), place.execution));
   });
 }
 
@@ -288,6 +337,16 @@ PYBIND11_MODULE(_core, m) {
            }),
            arg("robust"), arg("scale_squared"), arg("weight"));
 
+  py::class_<nri::ProposalSource>(m, "ProposalSource")
+      .def(py::init([](int kind, int64_t edge_types, int64_t node_types, Address edge_probability,
+                       Address node_probability) {
+             return nri::ProposalSource{kind < 0,
+                                        static_cast<nri::ProposalKind>(kind < 0 ? 0 : kind),
+                                        {edge_types, node_types, at<const double>(edge_probability),
+                                         at<const double>(node_probability), nullptr}};
+           }),
+           arg("kind"), arg("edge_types"), arg("node_types"), arg("edge_probability"), arg("node_probability"));
+
   m.def("rollout_energy", &rollout_energy, arg("place"), arg("float64"), arg("layout"), arg("parameters"), arg("graph"),
         arg("trajectories"), arg("error"), arg("rollout"), arg("node_types"), arg("observed"), arg("structures"),
         arg("edge_types"), arg("energy"));
@@ -299,7 +358,8 @@ PYBIND11_MODULE(_core, m) {
         arg("states"));
   m.def("heat_bath", &heat_bath, arg("place"), arg("float64"), arg("layout"), arg("parameters"), arg("graph"),
         arg("trajectories"), arg("error"), arg("conditionals"), arg("transitions"), arg("start"), arg("node_types"),
-        arg("edge_types"), arg("row_offset"), arg("stride"), arg("held_weight"), arg("cotangent"), arg("output"));
+        arg("edge_types"), arg("row_offset"), arg("stride"), arg("held_weight"), arg("host_row_offset"),
+        arg("cotangent"), arg("output"));
   m.def("metropolis_propose", &metropolis_propose, arg("place"), arg("graph"), arg("seed"), arg("step"),
         arg("system_ids"), arg("edge_type_count"), arg("node_type_count"), arg("edge_types"), arg("node_types"),
         arg("proposed_edge_types"), arg("proposed_node_types"));
@@ -310,6 +370,13 @@ PYBIND11_MODULE(_core, m) {
         arg("system_ids"), arg("kind"), arg("edge_type_count"), arg("node_type_count"), arg("edge_probability"),
         arg("node_probability"), arg("may_change"), arg("edge_types"), arg("node_types"), arg("proposed_edge_types"),
         arg("proposed_node_types"), arg("log_ratio"));
+  m.def("metropolis_run", &metropolis_run, arg("place"), arg("float64"), arg("layout"), arg("parameters"), arg("graph"),
+        arg("trajectories"), arg("error"), arg("rollout"), arg("seed"), arg("step"), arg("system_ids"), arg("sweeps"),
+        arg("chains"), arg("stride"), arg("proposals"), arg("hastings"), arg("exchange"), arg("temperature"),
+        arg("acceptance"), arg("epoch_is_sweep"), arg("ceiling"), arg("unit"), arg("energy"), arg("edge_types"),
+        arg("node_types"), arg("counts"), arg("exchanged"), arg("best_energy"), arg("best_edge_types"),
+        arg("best_node_types"));
+  m.def("end_acceptance_epoch", &end_acceptance_epoch, arg("place"), arg("acceptance"), arg("ceiling"));
   m.def("blur", &blur, arg("place"), arg("graph"), arg("seed"), arg("step"), arg("system_ids"), arg("share"),
         arg("whole_entity"), arg("blurred"));
   m.def("heat_bath_sample", &heat_bath_sample, arg("place"), arg("float64"), arg("graph"), arg("seed"), arg("step"),
@@ -330,6 +397,59 @@ PYBIND11_MODULE(_core, m) {
   m.def("cuda_architectures", &nri::cuda::architectures);
   m.def("cuda_device_count", &nri::cuda::device_count);
   m.def("cuda_device_problem", &nri::cuda::device_problem);
+  m.def("cuda_refuse_allocations", &nri::cuda::refuse_allocations, arg("largest"));
+
+  // The CUDA kernels' plans and index maps, open to tests.
+  m.def(
+      "plan_chunks",
+      [](const std::vector<int64_t>& needed, int64_t replicas, int64_t budget) {
+        std::vector<std::array<int64_t, 3>> chunks;
+        const auto bytes = [&](const nri::cuda::SystemChunk& chunk) {
+          int64_t sum = 0;
+          for (int64_t b = chunk.first_system; b < chunk.end_system; ++b) sum += needed[b];
+          return sum * chunk.replicas;
+        };
+        const auto systems = static_cast<int64_t>(needed.size());
+        for (int64_t first = 0; first < systems; first = chunks.back()[1]) {
+          const nri::cuda::SystemChunk chunk = nri::cuda::plan_chunk(first, systems, replicas, budget, bytes);
+          chunks.push_back({chunk.first_system, chunk.end_system, chunk.replicas});
+        }
+        return chunks;
+      },
+      arg("needed"), arg("replicas"), arg("budget"));
+  m.def(
+      "plan_units",
+      [](const std::vector<int64_t>& rows, int64_t replicas, int64_t group_rows, int64_t split_rows) {
+        std::vector<std::array<int64_t, 4>> units;
+        const auto of_system = [&](int64_t system) { return rows[system]; };
+        const auto systems = static_cast<int64_t>(rows.size());
+        for (const auto& unit : nri::cuda::plan_units(systems, replicas, group_rows, split_rows, of_system)) {
+          units.push_back({unit.first_system, unit.end_system, unit.first_replica, unit.end_replica});
+        }
+        return units;
+      },
+      arg("rows"), arg("replicas"), arg("group_rows"), arg("split_rows"));
+  m.def(
+      "group_ends",
+      [](int64_t items, int64_t replicas, int64_t group_rows) {
+        std::vector<int64_t> offset{0};
+        nri::cuda::append_groups(offset, items, {0, 1, 0, replicas}, group_rows);
+        return offset;
+      },
+      arg("items"), arg("replicas"), arg("group_rows"));
+  m.def(
+      "tile_places",
+      [](int thread, bool narrow) {
+        std::vector<std::array<int, 2>> places;
+        for (int i = 0; i < 8; ++i) {
+          for (int j = 0; j < (narrow ? 1 : 8); ++j) {
+            const int column = narrow ? nri::cuda::tile_column<1>(thread, j) : nri::cuda::tile_column<8>(thread, j);
+            places.push_back({nri::cuda::tile_row(thread, i), column});
+          }
+        }
+        return places;
+      },
+      arg("thread"), arg("narrow"));
 
   // The shared arithmetic, open to tests.
   m.def("portable_exp", py::vectorize([](double x) { return nri::portable_exp(x); }), arg("x"));

@@ -50,6 +50,12 @@ class ErrorMeasure:
     """How one transition's error is measured (ErrorView in csrc/common/views.h)."""
     def __init__(self, robust: bool, scale_squared: float, weight: int) -> None: ...
 
+class ProposalSource:
+    """Where proposals of a run come from (ProposalSource in csrc/ops/metropolis_run.h); `kind` -1: random changes."""
+    def __init__(
+        self, kind: int, edge_types: int, node_types: int, edge_probability: int, node_probability: int
+    ) -> None: ...
+
 def rollout_energy(
     place: Place,
     float64: bool,
@@ -112,6 +118,7 @@ def heat_bath(
     row_offset: int,
     stride: int,
     held_weight: int,
+    host_row_offset: int,
     cotangent: int,
     output: int,
 ) -> None:
@@ -165,6 +172,39 @@ def propose_from_table(
     proposed_node_types: int,
     log_ratio: int,
 ) -> None: ...
+def metropolis_run(
+    place: Place,
+    float64: bool,
+    layout: Layout,
+    parameters: int,
+    graph: Graph,
+    trajectories: Trajectories,
+    error: ErrorMeasure,
+    rollout: int,
+    seed: int,
+    step: int,
+    system_ids: int,
+    sweeps: int,
+    chains: int,
+    stride: int,
+    proposals: Sequence[ProposalSource],
+    hastings: bool,
+    exchange: bool,
+    temperature: int,
+    acceptance: int,
+    epoch_is_sweep: bool,
+    ceiling: float,
+    unit: int,
+    energy: int,
+    edge_types: int,
+    node_types: int,
+    counts: int,
+    exchanged: int,
+    best_energy: int,
+    best_edge_types: int,
+    best_node_types: int,
+) -> None: ...
+def end_acceptance_epoch(place: Place, acceptance: int, ceiling: int) -> None: ...
 def blur(
     place: Place,
     graph: Graph,
@@ -187,7 +227,7 @@ def heat_bath_sample(
     row_offset: int,
     stride: int,
     scores: int,
-    temperature: float,
+    temperature: int,
     edge_types: int,
     node_types: int,
 ) -> None: ...
@@ -198,7 +238,7 @@ def responsibilities(
     row_offset: int,
     group: int,
     scores: int,
-    temperature: float,
+    temperature: int,
     weights: int,
 ) -> None: ...
 def simulate(
@@ -223,6 +263,11 @@ def cuda_build() -> Literal["none", "device", "emulated"]: ...
 def cuda_architectures() -> list[str]: ...
 def cuda_device_count() -> int: ...
 def cuda_device_problem() -> str: ...
+def cuda_refuse_allocations(largest: int) -> None: ...
+def plan_chunks(needed: Sequence[int], replicas: int, budget: int) -> list[list[int]]: ...
+def plan_units(rows: Sequence[int], replicas: int, group_rows: int, split_rows: int) -> list[list[int]]: ...
+def group_ends(items: int, replicas: int, group_rows: int) -> list[int]: ...
+def tile_places(thread: int, narrow: bool) -> list[list[int]]: ...
 @overload
 def portable_exp(x: float) -> float: ...
 @overload

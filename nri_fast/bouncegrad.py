@@ -18,6 +18,7 @@ from nri_fast.bounces import BounceResult, Structures, heat_bath_bounce, metropo
 from nri_fast.checkpoint import CheckpointError, Checkpoints
 from nri_fast.couplings import Coupling
 from nri_fast.energies import one_step_error
+from nri_fast.graph import to_device
 from nri_fast.heat_bath_rows import HeatBathRows
 from nri_fast.heat_bath_search import heat_bath_search
 from nri_fast.history import History
@@ -41,6 +42,41 @@ HIGHEST_TEMPERATURE = 10.0  # of a chain, in units of the energy; robust energie
 GEOMETRIC = 0.1, 1e-5  # first and last temperature of a chain that is cooled geometrically
 MOST_SKIPPED = 20  # gradient steps in a row that may be skipped because they are not finite
 RESIDUALS_EVERY = 4  # steps; what is followed changes slowly
+
+
+class Skips:
+    """How many gradient steps were not taken, counted where they were not.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where training runs.
+    total, in_a_row, longest : int
+        All of them, those up to the last step, and the most in a row.
+    """
+
+    def __init__(self, device: torch.device, total: int = 0, in_a_row: int = 0, longest: int = 0) -> None:
+        self._counts = to_device(torch.tensor([total, in_a_row, longest]), device)
+
+    def count(self, skipped: Tensor) -> None:
+        """Takes a step: whether it was skipped, [] bool."""
+        total, in_a_row, longest = self._counts.unbind()
+        in_a_row = (in_a_row + 1) * skipped
+        self._counts = torch.stack([total + skipped, in_a_row, torch.maximum(longest, in_a_row)])
+
+    @property
+    def total(self) -> int:
+        """See the class."""
+        return int(self._counts[0])
+
+    @property
+    def longest(self) -> int:
+        """See the class."""
+        return int(self._counts[2])
+
+    def to_list(self) -> list[int]:
+        """The constructor's numbers."""
+        return [int(count) for count in self._counts.tolist()]
 
 
 class DivergedError(RuntimeError):
@@ -111,10 +147,9 @@ class BounceGrad:
         known = None if start is None else start.scale_squared
         self.residual_scale = ResidualScale() if known is None else ResidualScale(math.log(known))
         self.plateau = Plateau(settings.learning_rate)
-        self._epoch_losses: list[float] = []
-        self.skipped = self._skipped_in_a_row = 0
+        self._epoch_losses: list[Tensor] = []
+        self._skips = Skips(library.change_scale.device)
         self._step = 0
-        self._epoch_counts = [0] * len(ops.COUNTS)
         self.forecaster = library
         self.first_step: ModuleLibrary | None = None
         self._weights, self._optimiser = _learner(library, settings.learning_rate)
@@ -199,7 +234,9 @@ class BounceGrad:
         graph = systems.graph
         self._set_change_scale(systems)
         # The authors' first temperature, in the units of this run's energies.
-        self.acceptance = AcceptanceTemperature(math.exp(-9.8) * float(self.error_measure().weight.mean()))
+        first = math.exp(-9.8) * float(self.error_measure().weight.mean())
+        self.acceptance = AcceptanceTemperature(first, device=graph.device)
+        self.residual_temperature = ResidualTemperature(device=graph.device)
         types = self._draws.first_types(graph, self.coupling)
         self.structures = Structures.undecided(*types, self.library.edge_types)
         self.imitation = make_imitation(self.settings, self.library, systems, self.seed)
@@ -229,6 +266,7 @@ class BounceGrad:
                 if checkpoints is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
                     checkpoints.save(self._step, *self._state(systems))
                     saved = time.monotonic()
+            self._look_at_skips()
             if not self.settings.polish_steps:
                 self._settle(systems)
         if checkpoints is not None:
@@ -244,26 +282,23 @@ class BounceGrad:
         with torch.no_grad():
             result = (self._polish if polishing else self._bounce)(systems, batch, parameters)
         rate = self._learning_rate()
-        if self._apply(result, rate):
-            self._skipped_in_a_row = 0
-        else:
-            self._skip()
+        self._apply(result, rate)
+        if self._step % (MOST_SKIPPED if batch.states.is_cuda else 1) == 0:
+            self._look_at_skips()
         if self.imitation is not None:
             assert self.structures is not None
             types = self.structures.edge_types[batch.edges], self.structures.node_types[batch.nodes]
             self.imitation.step(batch, systems.steps, *types, self._step)
-        if result.counts is not None:
-            totals = result.counts.sum(0).tolist()
-            self._epoch_counts = [a + b for a, b in zip(self._epoch_counts, totals, strict=True)]
-            if last_of_epoch:
-                ceiling = HIGHEST_TEMPERATURE * (1.0 if self.settings.robust else abs(float(result.loss)))
-                self.acceptance.update(self._epoch_counts[0], self._epoch_counts[2], ceiling)
-                self._epoch_counts = [0] * len(ops.COUNTS)
+        if last_of_epoch and result.counts is not None and self.settings.temperature_rule == "acceptance":
+            unit = torch.ones_like(result.loss) if self.settings.robust else result.loss.abs()
+            self.acceptance.update(HIGHEST_TEMPERATURE * unit.double())
         if self.settings.rate_rule == "plateau" and not polishing:
-            self._epoch_losses.append(float(result.loss))
+            self._epoch_losses.append(result.loss)
             if last_of_epoch:
-                finite = [loss for loss in self._epoch_losses if math.isfinite(loss)]
-                self.plateau.update(sum(finite) / len(finite) if finite else math.inf)
+                losses = torch.stack(self._epoch_losses).double()
+                finite = torch.isfinite(losses)
+                mean = float(torch.where(finite, losses, 0.0).sum() / finite.sum())
+                self.plateau.update(mean if math.isfinite(mean) else math.inf)
                 self._epoch_losses = []
         self._record(result, rate)
         if self.settings.robust and not polishing and self._step % RESIDUALS_EVERY == 0:
@@ -274,17 +309,21 @@ class BounceGrad:
         assert self.structures is not None
         s, error = self.settings, self.error_measure()
         if s.bounce == "metropolis":
-            temperature = parameters.new_full((1,), self._chain_temperature(systems))
-            draws = [ops.Draws(self.seed, self._step * s.proposals + i, batch.systems) for i in range(s.proposals)]
+            temperature = self._chain_temperature(systems)
+            by_acceptance = self.acceptance if temperature is None else None
+            draws = ops.Draws(self.seed, self._step * s.proposals, batch.systems)
             rollouts = Rollouts(self.library, parameters, batch, systems.steps, s.rollout, error)
             network = None if self.imitation is None else self.imitation.network
             types = self.structures.edge_types[batch.edges], self.structures.node_types[batch.nodes]
             factor = self._temperature_factor
             proposer = make_proposer(s, network, self.library, parameters, batch, systems.steps, error, *types, factor)
-            result = metropolis_bounce(rollouts, self.structures, draws, temperature, proposer, s.rule == "hastings")
+            hastings = s.rule == "hastings"
+            result = metropolis_bounce(
+                rollouts, self.structures, draws, s.proposals, temperature, by_acceptance, proposer, hastings
+            )
             if s.temperature_rule == "residuals":
                 types = self.structures.edge_types[batch.edges], self.structures.node_types[batch.nodes]
-                self.residual_temperature.update(float(result.loss), residual_autocorrelation(rollouts, *types))
+                self.residual_temperature.update(result.loss.double(), residual_autocorrelation(rollouts, *types))
             return result
         start = self._draws.transitions(batch, systems.steps, self._step)
         free = self._draws.free_edges(batch, self._step)
@@ -305,16 +344,18 @@ class BounceGrad:
         self.first_step, self.forecaster = self.forecaster, copy.deepcopy(self.forecaster)
         self._weights, self._optimiser = _learner(self.forecaster, self.settings.polish_rate)
 
-    def _chain_temperature(self, systems: SystemSet) -> float:
-        """Of this step's Metropolis bounce, in units of the energy."""
+    def _chain_temperature(self, systems: SystemSet) -> Tensor | None:
+        """[1] float64, of this step's Metropolis bounce, in units of the energy; None: acceptance drives it."""
         s = self.settings
+        if s.temperature_rule == "acceptance":
+            return None
         if s.temperature_rule == "geometric":
-            return geometric(self._step / s.steps, *GEOMETRIC, 1.0) * (1.0 if s.robust else self._change_variance)
+            unit = 1.0 if s.robust else self._change_variance
+            value = geometric(self._step / s.steps, *GEOMETRIC, 1.0) * unit
+            return torch.full((1,), value, dtype=torch.float64, device=systems.states.device)
         transitions = self._transitions(systems)
         from_residuals = self.residual_temperature.value(transitions, systems.features, s.robust)
-        if s.temperature_rule == "acceptance" or from_residuals is None:
-            return self.acceptance.temperature
-        return from_residuals
+        return torch.where(from_residuals.isnan(), self.acceptance.state[:1], from_residuals)
 
     def _transitions(self, systems: SystemSet) -> int:
         """That a system's roll-out energy is the mean of, on average."""
@@ -365,24 +406,30 @@ class BounceGrad:
         """The error by which structures are judged at the current step."""
         return one_step_error(self.library, self._judged, self.scale_squared, self.feature_weights)
 
-    def _apply(self, result: BounceResult, rate: float) -> bool:
-        if not (bool(torch.isfinite(result.gradient).all()) and bool(torch.isfinite(result.loss))):
-            return False
+    def _apply(self, result: BounceResult, rate: float) -> None:
+        """Takes the gradient step unless loss or gradient are not finite, which only the device needs to know."""
+        finite = torch.isfinite(result.gradient).all() & torch.isfinite(result.loss)
         self._weights.take_gradient(result.gradient)
         torch.nn.utils.clip_grad_norm_([self._weights.weights], self.settings.clip, foreach=True)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
+        # Fused optimisers leave everything as it is where this is one: what torch's gradient scaler uses.
+        self._optimiser.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self._optimiser.step()
-        return True
+        self._skips.count(~finite)
 
-    def _skip(self) -> None:
-        self.skipped += 1
-        self._skipped_in_a_row += 1
-        if self._skipped_in_a_row > MOST_SKIPPED:
+    def _look_at_skips(self) -> None:
+        longest = self._skips.longest
+        if longest > MOST_SKIPPED:
             raise DivergedError(
-                f"training diverged: the last {self._skipped_in_a_row} gradients, up to step {self._step}, were not "
-                "finite. Lower the learning rate, shorten the roll-out, or look at the data's scale"
+                f"training diverged: the last {longest} gradients, up to step {self._step}, were not finite. Lower the "
+                "learning rate, shorten the roll-out, or look at the data's scale"
             )
+
+    @property
+    def skipped(self) -> int:
+        """See the class."""
+        return self._skips.total
 
     def _learning_rate(self) -> float:
         s = self.settings
@@ -416,7 +463,7 @@ class BounceGrad:
         h = self.history
         h.step.append(self._step)
         h.loss.append(float(result.loss))
-        h.temperature.append(result.temperature)
+        h.temperature.append(float(result.temperature))
         h.scale_squared.append(self.scale_squared or 0.0)
         h.learning_rate.append(rate)
         counts = result.counts
@@ -450,13 +497,12 @@ class BounceGrad:
         tensors["structures.node_types"] = self.structures.node_types
         tensors["structures.beliefs"] = self.structures.beliefs
         facts = self._facts(systems) | {
-            "acceptance": vars(self.acceptance),
-            "residual_temperature": vars(self.residual_temperature),
+            "acceptance": self.acceptance.to_dict(),
+            "residual_temperature": self.residual_temperature.to_dict(),
             "plateau": vars(self.plateau),
-            "epoch_losses": self._epoch_losses,
+            "epoch_losses": [float(loss) for loss in self._epoch_losses],
             "residual_scale": self.residual_scale.log_median if self.settings.robust else None,
-            "epoch_counts": self._epoch_counts,
-            "skipped": [self.skipped, self._skipped_in_a_row],
+            "skipped": self._skips.to_list(),
             "history": self.history.to_dict(),
         }
         if self.imitation is not None:
@@ -494,15 +540,15 @@ class BounceGrad:
         self.structures = Structures(
             *(tensors[f"structures.{name}"].to(device) for name in ("edge_types", "node_types", "beliefs"))
         )
-        self.acceptance = AcceptanceTemperature(**facts["acceptance"])
-        self.residual_temperature = ResidualTemperature(**facts["residual_temperature"])
-        self.plateau, self._epoch_losses = Plateau(**facts["plateau"]), facts["epoch_losses"]
+        self.acceptance = AcceptanceTemperature(**facts["acceptance"], device=device)
+        self.residual_temperature = ResidualTemperature(**facts["residual_temperature"], device=device)
+        self.plateau = Plateau(**facts["plateau"])
+        self._epoch_losses = [systems.states.new_tensor(loss) for loss in facts["epoch_losses"]]
         if facts["residual_scale"] is not None:
             self.residual_scale = ResidualScale(facts["residual_scale"])
-        self._epoch_counts = facts["epoch_counts"]
         if self.imitation is not None:
             self.imitation.restore(tensors, facts["imitation"])
-        self.skipped, self._skipped_in_a_row = facts["skipped"]
+        self._skips = Skips(device, *facts["skipped"])
         self.history = History(**facts["history"])
         self._step = facts["step"]
 

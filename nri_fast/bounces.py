@@ -6,7 +6,7 @@ step. Structures live in the trainer's arrays; a bounce updates them in place.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from nri_fast.graph import MegaGraph
 from nri_fast.heat_bath_rows import HeatBathRows
 from nri_fast.proposals.proposers import Proposer, RandomProposer
 from nri_fast.rollouts import Rollouts
+from nri_fast.schedule import AcceptanceTemperature
 from nri_fast.system_set import Batch
 
 
@@ -30,15 +31,15 @@ class BounceResult:
         Mean energy over the batch, as weighed by the bounce.
     gradient : Tensor
         [P] gradient of the loss in the flat parameters.
-    temperature : float
-        That the bounce ran at, in the units of the energy.
+    temperature : Tensor
+        One number: that the bounce ran at, in the units of the energy.
     counts : Tensor or None
         [B, 4] Metropolis counts (:data:`nri_fast.ops.COUNTS`).
     """
 
     loss: Tensor
     gradient: Tensor
-    temperature: float
+    temperature: Tensor
     counts: Tensor | None = None
 
 
@@ -102,45 +103,62 @@ def heat_bath_bounce(
     structures.beliefs[batch.edges] = coupling.agreed(batch.graph, rows.edge_probabilities(weights)).float()
     weights = rows.mean_weights(weights)
     loss = torch.where(weights > 0, weights * scores, torch.zeros_like(scores)).sum()
-    if float(weights.sum()) < 0.999:  # somewhere no alternative has a finite score: the modules have diverged
-        loss = torch.full_like(loss, torch.nan)
+    # Where no alternative has a finite score the modules have diverged.
+    loss = torch.where(weights.sum() < 0.999, torch.nan, loss)
     return BounceResult(loss, rows.gradient(parameters, weights), temperature)
 
 
 def metropolis_bounce(
     rollouts: Rollouts,
     structures: Structures,
-    draws: list[ops.Draws],
-    temperature: Tensor,
+    draws: ops.Draws,
+    proposals: int,
+    temperature: Tensor | None = None,
+    acceptance: AcceptanceTemperature | None = None,
     proposer: Proposer | None = None,
     hastings: bool = True,
 ) -> BounceResult:
-    """The paper's bounce: for each of `draws`, one proposal per system, accepted or rejected by its roll-out energy.
+    """The paper's bounce: so many proposals per system, each accepted or rejected by its roll-out energy.
 
-    By default proposals are random changes. With `hastings`, acceptance carries how likely a proposal is there and
-    back, so that the chain samples; without it, it is the paper's plain rule. The gradient is that of the mean energy
-    of the structures kept.
+    `draws` name the first proposal; those that follow have the next steps. The temperature is one float64 in a tensor,
+    or that of `acceptance`, which takes the counts. By default proposals are random changes. With `hastings`,
+    acceptance carries how likely a proposal is there and back, so that the chain samples; without it, it is the paper's
+    plain rule. The gradient is that of the mean energy of the structures kept.
     """
     batch, library = rollouts.batch, rollouts.library
     proposer = proposer or RandomProposer(batch.graph, library.edge_types, library.node_types)
     edge_types, node_types = structures.edge_types[batch.edges], structures.node_types[batch.nodes]
     counts = torch.zeros(batch.graph.systems, len(ops.COUNTS), dtype=torch.int64, device=batch.graph.device)
     energy = rollouts.energies(edge_types, node_types)
-    for draw in draws:
-        edges, nodes, log_ratio = proposer.propose(draw, edge_types, node_types)
-        proposed = rollouts.energies(edges, nodes)
-        ratio = log_ratio if hastings else None
-        ops.metropolis_decide(
-            batch.graph, draw, temperature, proposed, edges, nodes, energy, edge_types, node_types, counts, ratio
-        )
+    held = acceptance.state[:1].clone() if temperature is None and acceptance is not None else temperature
+    assert held is not None
+    sources = proposer.sources()
+    if sources is not None:
+        nodes = node_types[None] if library.node_types > 1 else None
+        chain = ops.ChainArrays(energy[None], edge_types[None], nodes, counts[None])
+        if acceptance is None:
+            rollouts.run(draws, sources, chain, held.expand(proposals, 1).contiguous(), hastings=hastings)
+        else:
+            rollouts.run(draws, sources, chain, acceptance=acceptance.state, sweeps=proposals, hastings=hastings)
+    else:
+        for place in range(proposals):
+            draw = replace(draws, step=draws.step + place)
+            edges, tried, log_ratio = proposer.propose(draw, edge_types, node_types)
+            proposed = rollouts.energies(edges, tried)
+            warm, ratio = held.to(energy.dtype), log_ratio if hastings else None
+            ops.metropolis_decide(
+                batch.graph, draw, warm, proposed, edges, tried, energy, edge_types, node_types, counts, ratio
+            )
+        if acceptance is not None:
+            acceptance.take(counts)
     structures.edge_types[batch.edges] = edge_types
     structures.node_types[batch.nodes] = node_types
     loss, gradient = rollouts.mean_gradient(edge_types, node_types, energy)
-    return BounceResult(loss, gradient, float(temperature), counts)
+    return BounceResult(loss, gradient, held, counts)
 
 
 def polish_bounce(rollouts: Rollouts, structures: Structures) -> BounceResult:
     """No search: the gradient of the mean roll-out energy of the structures as they are."""
     batch = rollouts.batch
     edge_types, node_types = structures.edge_types[batch.edges], structures.node_types[batch.nodes]
-    return BounceResult(*rollouts.mean_gradient(edge_types, node_types), 0.0)
+    return BounceResult(*rollouts.mean_gradient(edge_types, node_types), torch.zeros(1))

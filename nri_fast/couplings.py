@@ -35,7 +35,7 @@ class Coupling:
         table = _by_system(graph, scores)
         return table.mean(0, keepdim=True).expand_as(table).reshape(scores.shape)
 
-    def weights(self, rows: HeatBathRows, scores: Tensor, temperature: float) -> Tensor:
+    def weights(self, rows: HeatBathRows, scores: Tensor, temperature: float | Tensor) -> Tensor:
         """[rows] how much each assignment of each receiver weighs; `scores` from :meth:`scores`."""
         weigh = undirected_responsibilities if self.undirected else HeatBathRows.responsibilities
         return weigh(rows, scores, temperature)

@@ -10,7 +10,7 @@ from torch import Tensor
 from nri_fast import ops, presence
 from nri_fast.autograd import HeatBathScores, RolloutEnergy
 from nri_fast.checks import check_tensor, check_types
-from nri_fast.graph import MegaGraph
+from nri_fast.graph import MegaGraph, to_device
 from nri_fast.modules import ModuleLibrary
 from nri_fast.recorded import dtype_of, flat_step_scale, joined, pack_trajectories
 
@@ -225,19 +225,19 @@ def one_step_error(
     """
     weight = 1.0 / library.change_scale**2
     places = list(range(library.features)) if judged is None else list(judged)
-    counts = torch.zeros_like(weight)
+    counts = torch.zeros(library.features, dtype=weight.dtype)
     counts[places] = library.features / len(places)
     if feature_weights:
-        counts[places] *= weight.new_tensor(feature_weights)
-    weight = weight * counts
+        counts[places] *= torch.tensor(feature_weights, dtype=weight.dtype)
+    weight = weight * to_device(counts, weight.device)
     return ops.ErrorMeasure(weight.contiguous(), scale_squared)
 
 
 def largest_block(graph: MegaGraph, edge_types_count: int, free: Tensor | None = None) -> int:
     """Assignments that the best-connected entity's incoming edges have, of those in ``free`` [edges]: K^(in-degree)."""
-    degree = graph.in_offset.diff()
+    degree = graph.host.in_offset.diff()
     if free is not None:
-        degree = torch.zeros_like(degree).index_add(0, graph.receiver, free.long())
+        degree = torch.zeros_like(degree).index_add(0, graph.host.receiver, free.cpu().long())
     return int(edge_types_count ** (int(degree.max()) if graph.nodes else 0))
 
 

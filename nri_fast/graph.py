@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -9,6 +10,14 @@ import torch
 from torch import Tensor
 
 from nri_fast import _core
+
+
+def to_device(values: Tensor, device: torch.device | str) -> Tensor:
+    """Host values on a device, which nobody waits for: a copy to a GPU goes through pinned memory."""
+    device = torch.device(device)
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 class MegaGraph:
@@ -30,20 +39,25 @@ class MegaGraph:
         [edges] int64; where each edge comes from and goes to.
     entities : int or None
         Entities per system where the graph is complete and all systems are of one size, otherwise None.
+    host : MegaGraph
+        The same graph in host memory, by which work on a device is planned; itself, where it lies there.
+    host_edge_offset : Tensor
+        [systems + 1] int64, in host memory; system ``b`` holds edges ``host_edge_offset[b]`` to the next.
     """
 
     def __init__(self, node_offset: Tensor, sender: Tensor, receiver: Tensor, entities: int | None = None) -> None:
+        """Of arrays in host memory; :meth:`to` takes the graph to another device."""
         self.systems = node_offset.numel() - 1
         self.nodes = int(node_offset[-1])
         self.edges = sender.numel()
         self.entities = entities
-        self.node_offset = node_offset
+        self.node_offset = node_offset.contiguous()
         self.sender = sender
         self.receiver = receiver
         degree = torch.bincount(receiver, minlength=self.nodes)
         self.in_offset = torch.cat([degree.new_zeros(1), degree.cumsum(0)])
-        self._host_node_offset = node_offset.cpu().contiguous()
-        self._host_edge_offset = self.in_offset[node_offset].cpu().contiguous()
+        self.host_edge_offset = self.in_offset[node_offset]
+        self._host: MegaGraph | None = None
 
     @classmethod
     def complete(cls, systems: int, entities: int, device: torch.device | str = "cpu") -> MegaGraph:
@@ -60,13 +74,12 @@ class MegaGraph:
         """
         if systems < 0 or entities < 1:
             raise ValueError(f"systems, entities: expected at least 0 and 1, got {systems} and {entities}")
-        pairs = torch.arange(entities, device=device)
-        receiver = pairs.repeat_interleave(entities - 1)
-        sender = torch.arange(entities * (entities - 1), device=device) % max(entities - 1, 1)
+        receiver = torch.arange(entities).repeat_interleave(entities - 1)
+        sender = torch.arange(entities * (entities - 1)) % max(entities - 1, 1)
         sender = sender + (sender >= receiver)
-        shift = (torch.arange(systems, device=device) * entities)[:, None]
-        node_offset = torch.arange(systems + 1, device=device) * entities
-        return cls(node_offset, (sender + shift).flatten(), (receiver + shift).flatten(), entities)
+        shift = (torch.arange(systems) * entities)[:, None]
+        node_offset = torch.arange(systems + 1) * entities
+        return cls(node_offset, (sender + shift).flatten(), (receiver + shift).flatten(), entities).to(device)
 
     @classmethod
     def complete_ragged(cls, entities: Sequence[int], device: torch.device | str = "cpu") -> MegaGraph:
@@ -146,21 +159,35 @@ class MegaGraph:
         """[2, edges] int64: row 0 senders, row 1 receivers, in the graph's order."""
         return torch.stack([self.sender, self.receiver])
 
+    @property
+    def host(self) -> MegaGraph:
+        """See the class."""
+        return self if self._host is None else self._host
+
     def to(self, device: torch.device | str) -> MegaGraph:
         """The same graph on another device."""
-        if torch.device(device) == self.device:
+        device = torch.device(device)
+        if device == self.device:
             return self
-        moved = (self.node_offset.to(device), self.sender.to(device), self.receiver.to(device))
-        return MegaGraph(*moved, entities=self.entities)
+        host = self.host
+        if device == host.device:
+            return host
+        moved = copy.copy(host)
+        for name in ("_adjacency_index", "native", "reverse", "system_of_edges"):  # cached, of the host's arrays
+            moved.__dict__.pop(name, None)
+        for name in ("node_offset", "in_offset", "sender", "receiver"):
+            setattr(moved, name, to_device(getattr(host, name), device))
+        moved._host = host
+        return moved
 
     @cached_property
     def sizes(self) -> list[int]:
         """Number of entities of each system."""
-        return self._host_node_offset.diff().tolist()
+        return self.host.node_offset.diff().tolist()
 
     def system_of_edge(self, edge: int) -> int:
         """The system that an edge belongs to."""
-        return int(torch.searchsorted(self._host_edge_offset, edge, right=True)) - 1
+        return int(torch.searchsorted(self.host_edge_offset, edge, right=True)) - 1
 
     @cached_property
     def system_of_edges(self) -> Tensor:
@@ -190,7 +217,8 @@ class MegaGraph:
     @cached_property
     def _adjacency_index(self) -> tuple[Tensor, Tensor, Tensor]:
         sizes = self.node_offset.diff()
-        system = torch.repeat_interleave(torch.arange(self.systems, device=self.device), sizes)[self.receiver]
+        every = torch.arange(self.systems, device=self.device)
+        system = torch.repeat_interleave(every, sizes, output_size=self.nodes)[self.receiver]
         first = self.node_offset[system]
         return system, self.sender - first, self.receiver - first
 
@@ -203,6 +231,11 @@ class MegaGraph:
         return torch.where(key[place] == wanted, place, torch.full_like(place, -1))
 
     @cached_property
+    def all_paired(self) -> bool:
+        """Whether every edge has another the other way round."""
+        return bool((self.host.reverse >= 0).all())
+
+    @cached_property
     def native(self) -> _core.Graph:
         """What the kernels see. Holds addresses of this object's arrays."""
         return _core.Graph(
@@ -213,8 +246,8 @@ class MegaGraph:
             self.in_offset.data_ptr(),
             self.sender.data_ptr(),
             self.receiver.data_ptr(),
-            self._host_node_offset.data_ptr(),
-            self._host_edge_offset.data_ptr(),
+            self.host.node_offset.data_ptr(),
+            self.host_edge_offset.data_ptr(),
         )
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nri_fast import ops
-from nri_fast.graph import MegaGraph
+from nri_fast.graph import MegaGraph, to_device
 from nri_fast.modules import ModuleLibrary
 from nri_fast.presence import compared_transitions
 from nri_fast.system_set import Batch
@@ -60,7 +60,8 @@ class HeatBathRows:
     error : ErrorMeasure
         How errors are measured.
     free : Tensor, optional
-        [batch edges] bool: the edges whose types vary. All if not given.
+        [batch edges] bool: the edges whose types vary. All if not given. Best in host memory, where the rows are
+        planned; a mask on a device makes the host wait for it.
     held_weight : Tensor, optional
         [batch edges, K] float32: how much each type counts in the message of an edge that does not vary. Needed with
         `free`.
@@ -78,8 +79,8 @@ class HeatBathRows:
     ) -> None:
         graph = batch.graph
         self.edge_types, self.node_types, self.graph = library.edge_types, library.node_types, graph
-        self._free, self._held_weight = free, held_weight
-        self.layout = ops.RowLayout.blocks(graph, library.edge_types, free)
+        self._free, self._held_weight = None if free is None else free.cpu(), held_weight
+        self.layout = ops.RowLayout.blocks(graph, library.edge_types, self._free)
         problem = ops.HeatBathProblem(
             *(library, graph, batch.states, steps, start, self.layout, error, None, None, held_weight),
             present=batch.present,
@@ -93,13 +94,19 @@ class HeatBathRows:
             self._problems = [dataclasses.replace(problem, node_types=t) for t in types]
         self.row_offset = self.layout.offset * self.node_types
 
+    @property
+    def rows(self) -> int:
+        """How many there are, of all node types."""
+        return self.layout.rows * self.node_types
+
     @cached_property
     def _place(self) -> Tensor:
         """[M, rows of one node type]: where the row stands among the rows of all node types."""
         offset = self.layout.offset
         rows = offset.diff()
-        receiver = torch.repeat_interleave(torch.arange(len(rows), device=offset.device), rows)
-        within = torch.arange(int(offset[-1]), device=offset.device) - offset[receiver]
+        every = torch.arange(len(rows), device=offset.device)
+        receiver = torch.repeat_interleave(every, rows, output_size=self.layout.rows)
+        within = torch.arange(self.layout.rows, device=offset.device) - offset[receiver]
         first = offset[receiver] * self.node_types + within
         return torch.stack([first + m * rows[receiver] for m in range(self.node_types)])
 
@@ -115,7 +122,7 @@ class HeatBathRows:
         if self.node_types == 1:
             return self._problems[0].scores(parameters)
         scores = [problem.scores(parameters) for problem in self._problems]
-        joint = torch.empty(int(self.row_offset[-1]), dtype=scores[0].dtype, device=scores[0].device)
+        joint = torch.empty(self.rows, dtype=scores[0].dtype, device=scores[0].device)
         for place, one in zip(self._place, scores, strict=True):
             joint[place] = one
         return joint
@@ -131,7 +138,8 @@ class HeatBathRows:
     def _receiver(self) -> Tensor:
         """[rows] whose each row is."""
         rows = self.row_offset.diff()
-        return torch.repeat_interleave(torch.arange(len(rows), device=rows.device), rows)
+        every = torch.arange(len(rows), device=rows.device)
+        return torch.repeat_interleave(every, rows, output_size=self.rows)
 
     @cached_property
     def _share(self) -> Tensor | None:
@@ -150,15 +158,20 @@ class HeatBathRows:
             return weights / self.graph.nodes
         return weights * (self._share / self._share.sum())[self._receiver]
 
-    def spread(self, scores: Tensor) -> float:
-        """Mean over receivers of the standard deviation of their scores: the unit of temperatures."""
+    def spread(self, scores: Tensor) -> Tensor:
+        """[] float64: mean over receivers of the standard deviation of their scores, the unit of temperatures."""
         share = self._share
-        listed = [group for group in self.groups if group.rows.shape[1] > 1]
-        rows = [g.rows if share is None else g.rows[share[g.receivers] > 0] for g in listed]
-        tables = [scores[some].double() for some in rows]
-        return float(torch.cat([table.std(-1) for table in tables]).nanmean()) if tables else 0.0
+        tables = []
+        for group in self.groups:
+            if group.rows.shape[1] > 1:
+                table = scores[group.rows].double().std(-1)
+                # A receiver that nothing was compared for has no spread.
+                tables.append(table if share is None else table.masked_fill(share[group.receivers] == 0, torch.nan))
+        if not tables:
+            return torch.zeros((), dtype=torch.float64, device=scores.device)
+        return torch.cat(tables).nanmean()
 
-    def responsibilities(self, scores: Tensor, temperature: float) -> Tensor:
+    def responsibilities(self, scores: Tensor, temperature: float | Tensor) -> Tensor:
         """[rows] softmax(-scores / temperature) of each receiver's rows."""
         return ops.responsibilities(self.row_offset, scores, temperature)
 
@@ -167,7 +180,7 @@ class HeatBathRows:
         return likelihood_units(self._problems[0], scores, self._receiver, self.graph.nodes, self._share)
 
     def sample(
-        self, scores: Tensor, temperature: float, draws: ops.Draws, edge_types: Tensor, node_types: Tensor
+        self, scores: Tensor, temperature: float | Tensor, draws: ops.Draws, edge_types: Tensor, node_types: Tensor
     ) -> None:
         """Draws the free edges' and the entities' types, in place."""
         ops.heat_bath_sample(
@@ -185,7 +198,7 @@ class HeatBathRows:
     def indicator(self, edge_types: Tensor, node_types: Tensor) -> Tensor:
         """[rows] one at each receiver's row that has these types."""
         assert self.layout.stride is not None
-        weights = torch.zeros(int(self.row_offset[-1]), dtype=self._problems[0].states.dtype, device=self.graph.device)
+        weights = torch.zeros(self.rows, dtype=self._problems[0].states.dtype, device=self.graph.device)
         row = node_types.long() * self.layout.offset.diff() if self.node_types > 1 else self.row_offset.new_zeros(1)
         row = row.expand(self.graph.nodes).index_add(0, self.graph.receiver, edge_types.long() * self.layout.stride)
         weights[self.row_offset[:-1] + row] = 1.0
@@ -213,12 +226,13 @@ class HeatBathRows:
 
 
 def receiver_groups(graph: MegaGraph, edge_types: int, node_types: int, free: Tensor) -> list[ReceiverGroup]:
-    """All receivers of a graph, those with equally many free incoming edges (`free`, [E] bool) together."""
-    device = graph.device
+    """All receivers of a graph, those with equally many free incoming edges together.
+
+    `free` ([E] bool) lies in host memory, where the groups are made; they go to the graph's device.
+    """
+    host = graph.host
     edges = free.nonzero().flatten()
-    count = torch.zeros(graph.nodes, dtype=torch.int64, device=device).index_add(
-        0, graph.receiver[edges], torch.ones_like(edges)
-    )
+    count = torch.zeros(graph.nodes, dtype=torch.int64).index_add(0, host.receiver[edges], torch.ones_like(edges))
     first = count.cumsum(0) - count
     rows = node_types * edge_types**count
     row_offset = rows.cumsum(0) - rows
@@ -226,28 +240,24 @@ def receiver_groups(graph: MegaGraph, edge_types: int, node_types: int, free: Te
     for f in count.unique().tolist():
         receivers = (count == f).nonzero().flatten()
         size = node_types * edge_types**f
-        row = torch.arange(size, device=device)
-        place = torch.arange(f, device=device)
+        row, place = torch.arange(size), torch.arange(f)
         types = row[:, None] // edge_types ** (f - 1 - place) % edge_types  # [R, f]
-        gives = types.T[:, None, :] == torch.arange(edge_types, device=device)[:, None]  # [f, K, R]
-        groups.append(
-            ReceiverGroup(
-                receivers,
-                edges[first[receivers][:, None] + place],
-                row_offset[receivers][:, None] + row,
-                gives.nonzero()[:, 2].view(f, edge_types, size // edge_types),
-                gives.double(),
-            )
+        gives = types.T[:, None, :] == torch.arange(edge_types)[:, None]  # [f, K, R]
+        tables = (
+            receivers,
+            edges[first[receivers][:, None] + place],
+            row_offset[receivers][:, None] + row,
+            gives.nonzero()[:, 2].view(f, edge_types, size // edge_types),
+            gives.double(),
         )
+        groups.append(ReceiverGroup(*(to_device(table, graph.device) for table in tables)))
     return groups
 
 
 @lru_cache(maxsize=4)
 def _groups_of_all(graph: MegaGraph, edge_types: int, node_types: int) -> list[ReceiverGroup]:
     """The groups if every edge is free: the same in every step whose batch has the same graph."""
-    return receiver_groups(
-        graph, edge_types, node_types, torch.ones(graph.edges, dtype=torch.bool, device=graph.device)
-    )
+    return receiver_groups(graph, edge_types, node_types, torch.ones(graph.edges, dtype=torch.bool))
 
 
 def compared_share(problem: ops.HeatBathProblem) -> Tensor | None:
@@ -298,9 +308,10 @@ def edges_in_block(edge_types: int, block: int) -> int:
 
 
 def random_free_edges(graph: MegaGraph, most: int, generator: np.random.Generator, undirected: bool) -> Tensor:
-    """[E] bool: some `most` of every receiver's incoming edges, drawn by the entities' numbers within their systems.
+    """[E] bool, in host memory: some `most` of every receiver's incoming edges, drawn by the entities' numbers.
 
-    So systems of one size have the same edges free, and what is free in a system does not depend on its batch.
+    Those are numbers within the system, so systems of one size have the same edges free, and what is free in a system
+    does not depend on its batch.
 
     Parameters
     ----------
@@ -313,15 +324,16 @@ def random_free_edges(graph: MegaGraph, most: int, generator: np.random.Generato
     undirected : bool
         Both directions of a pair are free, or none is; some receivers have fewer free edges then.
     """
+    graph = graph.host
     size = max(graph.sizes)
     table = generator.random((size, size))
     if undirected:
         table = np.minimum(table, table.T)
-    keys = graph.flatten_types(torch.from_numpy(table).expand(graph.systems, -1, -1).to(graph.device))
+    keys = graph.flatten_types(torch.from_numpy(table).expand(graph.systems, -1, -1))
     order = keys.argsort(stable=True)
     order = order[graph.receiver[order].argsort(stable=True)]
     rank = torch.empty_like(order)
-    rank[order] = torch.arange(graph.edges, device=graph.device) - graph.in_offset[graph.receiver[order]]
+    rank[order] = torch.arange(graph.edges) - graph.in_offset[graph.receiver[order]]
     free = rank < most
     if undirected:
         free &= free[graph.reverse] | (graph.reverse < 0)

@@ -150,7 +150,7 @@ class _Search:
         graph, types = batch.graph, self.library.edge_types
         beliefs = torch.full((graph.edges, types), 1.0 / types, device=graph.device)
         most = edges_in_block(types, ANNEALING_BLOCK)
-        bounces = SWEEPS * math.ceil(int(graph.in_offset.diff().max()) / most)
+        bounces = SWEEPS * math.ceil(int(graph.host.in_offset.diff().max()) / most)
         for step in range(bounces):
             temperature = 100.0 * 10.0 ** (-3.0 * step / bounces)
             generator = np.random.Generator(np.random.Philox(key=np.array([self.seed, step], dtype=np.uint64)))
@@ -193,7 +193,7 @@ class _Search:
     def _conditionals(self, batch: Batch, edge_types: Tensor, node_types: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities of each edge's and entity's types, all others staying as they are."""
         graph, types = batch.graph, self.library.edge_types
-        nobody = torch.zeros(graph.edges, dtype=torch.bool, device=graph.device)
+        nobody = torch.zeros(graph.edges, dtype=torch.bool)
         held = torch.nn.functional.one_hot(edge_types.long(), types).float()
         rows, weights = self._weights(batch, nobody, held)
         nodes = rows.node_probabilities(weights)

@@ -8,7 +8,8 @@ and keeps the tensors alive meanwhile. Shapes are those of the headers in ``csrc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nri_fast import _core
-from nri_fast.graph import MegaGraph
+from nri_fast.graph import MegaGraph, to_device
 from nri_fast.modules import ModuleLibrary
 
 SIMULATORS = ("springs", "charged", "kuramoto", "springs3", "springs_mass", "kuramoto_directed")
@@ -267,32 +268,46 @@ class RowLayout:
     stride : Tensor or None
         Blocks: [edges] int64, how many rows lie between two types of a free edge, 0 for an edge that is held.
         None: conditionals.
+    host_offset : Tensor
+        [systems + 1] int64, in host memory: where each system's rows begin, and their number.
     """
 
     offset: Tensor
     stride: Tensor | None
+    host_offset: Tensor
+
+    @property
+    def rows(self) -> int:
+        """How many there are, all systems together."""
+        return int(self.host_offset[-1])
 
     @classmethod
     def conditionals(cls, graph: MegaGraph, edge_types_count: int) -> RowLayout:
         """Every type of each edge, the others staying as they are."""
-        return cls(_offsets(graph.in_offset.diff() * edge_types_count), None)
+        return cls(graph.in_offset * edge_types_count, None, graph.host_edge_offset * edge_types_count)
 
     @classmethod
     def blocks(cls, graph: MegaGraph, edge_types_count: int, free: Tensor | None = None) -> RowLayout:
-        """Every assignment of a receiver's incoming edges; of those marked in ``free`` [edges], where it is given."""
+        """Every assignment of a receiver's incoming edges; of those marked in ``free`` [edges], where it is given.
+
+        Planned in host memory: a mask that lies there makes nobody wait for the device.
+        """
         if free is None:
             return _whole_blocks(graph, edge_types_count)
+        host, free = graph.host, free.cpu()
         before = _offsets(free.long())  # free edges in front of each edge
-        count = before[graph.in_offset].diff()
-        later = before[graph.in_offset[graph.receiver + 1]] - before[1:]
+        count = before[host.in_offset].diff()
+        later = before[host.in_offset[host.receiver + 1]] - before[1:]
         stride = torch.where(free, torch.pow(torch.full_like(later, edge_types_count), later), 0)
-        return cls(_offsets(torch.pow(torch.full_like(count, edge_types_count), count)), stride)
+        offset = _offsets(torch.pow(torch.full_like(count, edge_types_count), count))
+        moved = to_device(offset, graph.device), to_device(stride, graph.device)
+        return cls(*moved, offset[host.node_offset])
 
 
 @lru_cache(maxsize=4)
 def _whole_blocks(graph: MegaGraph, edge_types_count: int) -> RowLayout:
     """All edges free: the same in every step whose batch has the same graph."""
-    return RowLayout.blocks(graph, edge_types_count, torch.ones(graph.edges, dtype=torch.bool, device=graph.device))
+    return RowLayout.blocks(graph, edge_types_count, torch.ones(graph.edges, dtype=torch.bool))
 
 
 def _offsets(sizes: Tensor) -> Tensor:
@@ -339,6 +354,7 @@ class HeatBathProblem:
             _address(self.rows.offset),
             _address(self.rows.stride),
             _address(self.held_weight),
+            _address(self.rows.host_offset),
             _address(cotangent),
             _address(output),
         )
@@ -346,7 +362,7 @@ class HeatBathProblem:
 
     def scores(self, parameters: Tensor) -> Tensor:
         """[rows] scores."""
-        return self._call(parameters, None, self.states.new_empty(int(self.rows.offset[-1])))
+        return self._call(parameters, None, self.states.new_empty(self.rows.rows))
 
     def gradient(self, parameters: Tensor, cotangent: Tensor) -> Tensor:
         """[P] gradient of the sum of ``cotangent * scores``. Rows of zero cotangent cost nothing."""
@@ -370,6 +386,15 @@ class Draws:
     seed: int
     step: int
     system_ids: Tensor
+
+
+def _on_device(value: float | Tensor, device: torch.device) -> Tensor:
+    """One float64 where the kernels read it."""
+    if not isinstance(value, Tensor):
+        return torch.full((1,), value, dtype=torch.float64, device=device)
+    assert value.dtype == torch.float64
+    assert value.numel() == 1
+    return value
 
 
 def metropolis_propose(
@@ -476,6 +501,146 @@ def propose_from_table(
     return proposed_edges, proposed_nodes, log_ratio
 
 
+@dataclass(frozen=True)
+class ProposalSource:
+    """Where the proposals of a run come from. See ``csrc/ops/metropolis_run.h``.
+
+    Attributes
+    ----------
+    kind : str or None
+        One of :data:`PROPOSALS`, drawn from the probabilities; None: random changes.
+    edge_types, node_types : int
+        How many types there are.
+    edge_probability, node_probability : Tensor or None
+        [edges, K], [nodes, M] float64, as :func:`propose_from_table` takes them.
+    """
+
+    kind: str | None
+    edge_types: int
+    node_types: int
+    edge_probability: Tensor | None = None
+    node_probability: Tensor | None = None
+
+    @property
+    def native(self) -> _core.ProposalSource:
+        """What the kernels see."""
+        return _core.ProposalSource(
+            -1 if self.kind is None else PROPOSALS.index(self.kind),
+            self.edge_types,
+            1 if self.kind is not None and self.node_probability is None else self.node_types,
+            _address(self.edge_probability),
+            _address(self.node_probability),
+        )
+
+
+@dataclass(frozen=True)
+class ChainArrays:
+    """What a run of Metropolis chains changes in place.
+
+    Attributes
+    ----------
+    energy : Tensor
+        [chains, systems], in the run's units.
+    edge_types : Tensor
+        [chains, edges] uint8.
+    node_types : Tensor or None
+        [chains, nodes] uint8; None with one node type.
+    counts : Tensor
+        [chains, systems, 4] int64 (:data:`COUNTS`), added to.
+    exchanged : Tensor or None
+        [chains - 1] int64: swaps, added to.
+    best_energy, best_edge_types, best_node_types : Tensor or None
+        [systems], [edges], [nodes]: the structures of lowest energy that any chain of a system has held.
+    """
+
+    energy: Tensor
+    edge_types: Tensor
+    node_types: Tensor | None
+    counts: Tensor
+    exchanged: Tensor | None = None
+    best_energy: Tensor | None = None
+    best_edge_types: Tensor | None = None
+    best_node_types: Tensor | None = None
+
+
+MOST_SOURCES = 4  # kMostProposals in csrc/ops/metropolis_run.h
+
+
+def metropolis_run(
+    library: ModuleLibrary,
+    parameters: Tensor,
+    graph: MegaGraph,
+    states: Tensor,
+    steps: int,
+    rollout: int,
+    error: ErrorMeasure,
+    draws: Draws,
+    sources: Sequence[ProposalSource],
+    chains: ChainArrays,
+    temperature: Tensor | None = None,
+    sweeps: int | None = None,
+    stride: int | None = None,
+    hastings: bool = True,
+    exchange: bool = False,
+    unit: Tensor | None = None,
+    acceptance: Tensor | None = None,
+    epoch_is_sweep: bool = False,
+    ceiling: float = math.inf,
+    present: Tensor | None = None,
+    step_scale: Tensor | None = None,
+) -> None:
+    """Many sweeps of Metropolis chains in one call, without a word from the host in between.
+
+    ``temperature`` [sweeps, chains] float64, or ``acceptance``, the state of
+    :class:`nri_fast.schedule.AcceptanceTemperature`, and ``sweeps``. ``draws`` names those of the first sweep's first
+    chain; ``stride`` steps lie between sweeps, as many as there are chains by default. ``unit`` [systems] divides
+    energies. See ``csrc/ops/metropolis_run.h``.
+    """
+    count = chains.edge_types.shape[0]
+    if temperature is not None:
+        sweeps = temperature.shape[0]
+    assert sweeps is not None
+    assert (temperature is None) != (acceptance is None)
+    assert 1 <= len(sources) <= MOST_SOURCES
+    _core.metropolis_run(
+        _scoring_place(states),
+        states.dtype == torch.float64,
+        library.layout,
+        _address(parameters),
+        graph.native,
+        _core.Trajectories(steps, _address(states), _address(present), _address(step_scale)),
+        error.native,
+        rollout,
+        draws.seed,
+        draws.step,
+        _address(draws.system_ids),
+        sweeps,
+        count,
+        count if stride is None else stride,
+        [source.native for source in sources],
+        hastings,
+        exchange,
+        _address(temperature),
+        _address(acceptance),
+        epoch_is_sweep,
+        ceiling,
+        _address(unit),
+        _address(chains.energy),
+        _address(chains.edge_types),
+        _address(chains.node_types),
+        _address(chains.counts),
+        _address(chains.exchanged),
+        _address(chains.best_energy),
+        _address(chains.best_edge_types),
+        _address(chains.best_node_types),
+    )
+
+
+def end_acceptance_epoch(state: Tensor, ceiling: Tensor) -> None:
+    """Brings the state of a temperature that acceptance drives up to date; ``ceiling`` is one float64 in a tensor."""
+    _core.end_acceptance_epoch(_place(state), _address(state), _address(_on_device(ceiling, state.device)))
+
+
 def blur(graph: MegaGraph, draws: Draws, share: float, whole_entity: bool = False) -> Tensor:
     """[edges] uint8: 1 where a structure encoder must not see an edge's type.
 
@@ -502,7 +667,7 @@ def heat_bath_sample(
     edge_types_count: int,
     rows: RowLayout,
     scores: Tensor,
-    temperature: float,
+    temperature: float | Tensor,
     edge_types: Tensor,
     node_types_count: int = 1,
     node_types: Tensor | None = None,
@@ -510,7 +675,9 @@ def heat_bath_sample(
     """Draws types from softmax(-scores / temperature), in place. See ``csrc/ops/anneal.h``.
 
     ``rows`` are the blocks of one node type; ``scores`` has them for each node type, the receiver's own type slowest.
+    ``temperature`` may be one float64 in a tensor: nobody waits for its value.
     """
+    temperature = _on_device(temperature, scores.device)
     offset = rows.offset * node_types_count
     _core.heat_bath_sample(
         _place(scores),
@@ -524,17 +691,18 @@ def heat_bath_sample(
         _address(offset),
         _address(rows.stride),
         _address(scores),
-        temperature,
+        _address(temperature),
         _address(edge_types),
         _address(node_types),
     )
 
 
-def responsibilities(row_offset: Tensor, scores: Tensor, temperature: float, group: int = 0) -> Tensor:
+def responsibilities(row_offset: Tensor, scores: Tensor, temperature: float | Tensor, group: int = 0) -> Tensor:
     """[rows] softmax(-scores / temperature) over each receiver's rows, or over every ``group`` consecutive rows.
 
-    Weights below 2^-24 of the largest are exactly zero.
+    Weights below 2^-24 of the largest are exactly zero. ``temperature`` may be one float64 in a tensor.
     """
+    temperature = _on_device(temperature, scores.device)
     weights = torch.empty_like(scores)
     _core.responsibilities(
         _place(scores),
@@ -543,7 +711,7 @@ def responsibilities(row_offset: Tensor, scores: Tensor, temperature: float, gro
         _address(row_offset),
         group,
         _address(scores),
-        temperature,
+        _address(temperature),
         _address(weights),
     )
     return weights

@@ -6,6 +6,7 @@ One system at a time, one edge at a time, every structure evaluated by itself. S
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 from torch import Tensor
@@ -167,3 +168,19 @@ def heat_bath_scores(
                     errors.append(transition_errors(after[receiver], states[t + 1][receiver], scale_squared, weight))
                 scores.append(torch.stack(errors).mean() if errors else states.new_zeros(()))
     return torch.stack(scores)
+
+
+def accepted_epoch(state: list[float], ceiling: float) -> list[float]:
+    """The temperature that acceptance drives, after an epoch: [temperature, rate, epoch, proposed, worsening].
+
+    The running rate of accepted worsening moves averages by a hundredth, plainly at first; the temperature is divided
+    by 1.1 where it has reached ``exp(-1 - 5 epoch / 800)``, otherwise multiplied, but not past the ceiling.
+    """
+    temperature, rate, epoch, proposed, worsening = state
+    epoch += 1
+    rate += max(0.01, 1 / epoch) * (worsening / max(1.0, proposed) - rate)
+    if rate >= math.exp(-1 - 5 * epoch / 800):
+        temperature /= 1.1
+    elif temperature * 1.1 <= ceiling:
+        temperature *= 1.1
+    return [temperature, rate, epoch, 0.0, 0.0]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from nri_fast import ops
+from nri_fast.graph import to_device
 from nri_fast.rollouts import Rollouts
 
 
-@dataclass
 class ResidualTemperature:
     """Temperature from the training loss and the residuals' autocorrelation.
 
@@ -25,29 +25,52 @@ class ResidualTemperature:
 
     The authors offer such a rule as ``auto``; this derivation is this project's.
 
-    Attributes
+    What is known stays on the device where training runs; reading an attribute waits for it.
+
+    Parameters
     ----------
     loss : float or None
-        Running mean of the training loss.
+        Running mean of the training loss; None before any was seen.
     autocorrelation : float
         Running mean, 0 to 0.99.
+    device : torch.device or str
+        Where training runs.
     """
-
-    loss: float | None = None
-    autocorrelation: float = 0.0
 
     AVERAGING: ClassVar[float] = 0.05
 
-    def update(self, loss: float, autocorrelation: float) -> None:
-        """Takes a bounce's; what is not finite says nothing."""
-        if not (abs(loss) < float("inf") and abs(autocorrelation) < float("inf")):
-            return
-        share = 1.0 if self.loss is None else self.AVERAGING
-        self.loss = loss if self.loss is None else self.loss + share * (loss - self.loss)
-        self.autocorrelation += share * (min(0.99, max(0.0, autocorrelation)) - self.autocorrelation)
+    def __init__(
+        self, loss: float | None = None, autocorrelation: float = 0.0, device: torch.device | str = "cpu"
+    ) -> None:
+        known = torch.tensor([math.nan if loss is None else loss, autocorrelation], dtype=torch.float64)
+        self._known = to_device(known, device)
 
-    def value(self, transitions: int, features: int, robust: bool) -> float | None:
-        """The temperature, in units of the energy; None before the first update.
+    @property
+    def loss(self) -> float | None:
+        """See the class."""
+        loss = float(self._known[0])
+        return None if math.isnan(loss) else loss
+
+    @property
+    def autocorrelation(self) -> float:
+        """See the class."""
+        return float(self._known[1])
+
+    def to_dict(self) -> dict[str, float | None]:
+        """The constructor's numbers, as JSON can hold them."""
+        return {"loss": self.loss, "autocorrelation": self.autocorrelation}
+
+    def update(self, loss: Tensor, autocorrelation: Tensor) -> None:
+        """Takes a bounce's, [] each; what is not finite says nothing."""
+        before, alike = self._known.unbind()
+        first = before.isnan()
+        now = torch.where(first, loss, before + self.AVERAGING * (loss - before))
+        alike = alike + torch.where(first, 1.0, self.AVERAGING) * (autocorrelation.clamp(0.0, 0.99) - alike)
+        usable = torch.isfinite(loss) & torch.isfinite(autocorrelation)
+        self._known = torch.where(usable, torch.stack([now, alike]), self._known)
+
+    def value(self, transitions: int, features: int, robust: bool) -> Tensor:
+        """[1] float64: the temperature, in units of the energy; NaN before the first update.
 
         Parameters
         ----------
@@ -58,14 +81,14 @@ class ResidualTemperature:
         robust : bool
             Whether the energy is the robust one.
         """
-        if self.loss is None:
-            return None
-        independent = transitions * features * (1.0 - self.autocorrelation) / (1.0 + self.autocorrelation)
-        return 2.0 / independent if robust else 2.0 * self.loss / independent
+        loss, alike = self._known[:1], self._known[1:]
+        independent = transitions * features * (1.0 - alike) / (1.0 + alike)
+        value = 2.0 / independent if robust else 2.0 * loss / independent
+        return torch.where(loss.isnan(), torch.nan, value)
 
 
-def residual_autocorrelation(rollouts: Rollouts, edge_types: Tensor, node_types: Tensor) -> float:
-    """Autocorrelation of signed residuals from one predicted step to the next, all roll-outs of a batch together.
+def residual_autocorrelation(rollouts: Rollouts, edge_types: Tensor, node_types: Tensor) -> Tensor:
+    """[] float64: autocorrelation of signed residuals from one predicted step to the next, over all roll-outs.
 
     Zero-mean: ``sum r_t r_(t+1) / sum (r_t^2 + r_(t+1)^2) / 2``, features weighed as in the error. 0 with a roll-out of
     one step, which has no next.
@@ -99,4 +122,4 @@ def residual_autocorrelation(rollouts: Rollouts, edge_types: Tensor, node_types:
         errors = errors.double() * rollouts.error.weight.double().sqrt()
         together += (errors[:-1] * errors[1:]).sum()
         apart += 0.5 * ((errors[:-1] ** 2).sum() + (errors[1:] ** 2).sum())
-    return float(together / apart) if float(apart) > 0 else 0.0
+    return torch.where(apart > 0, together / apart, 0.0)

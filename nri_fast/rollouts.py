@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,6 +80,42 @@ class Rollouts:
             return (self.steps - 1) * graph.node_offset.diff()
         return compared_predictions(graph, present, self.steps, self.rollout)
 
+    def run(
+        self,
+        draws: ops.Draws,
+        sources: Sequence[ops.ProposalSource],
+        chains: ops.ChainArrays,
+        temperature: Tensor | None = None,
+        acceptance: Tensor | None = None,
+        sweeps: int | None = None,
+        stride: int | None = None,
+        hastings: bool = True,
+        exchange: bool = False,
+        unit: Tensor | None = None,
+    ) -> None:
+        """Sweeps of Metropolis chains on these energies: see :func:`nri_fast.ops.metropolis_run`."""
+        ops.metropolis_run(
+            self.library,
+            self.parameters,
+            self.batch.graph,
+            self.batch.states,
+            self.steps,
+            self.rollout,
+            self.error,
+            draws,
+            sources,
+            chains,
+            temperature,
+            sweeps,
+            stride,
+            hastings,
+            exchange,
+            unit,
+            acceptance,
+            present=self.batch.present,
+            step_scale=self.batch.step_scale,
+        )
+
     def mean_gradient(
         self, edge_types: Tensor, node_types: Tensor, energy: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -94,7 +131,7 @@ class Rollouts:
         finite = torch.isfinite(energy)
         _, gradient = self._gradient(edge_types, node_types, finite.to(energy.dtype))
         mean = torch.where(finite, energy, torch.zeros_like(energy)).mean()
-        return mean if bool(finite.any()) else torch.full_like(mean, torch.nan), gradient
+        return torch.where(finite.any(), mean, torch.nan), gradient
 
     def _gradient(self, edge_types: Tensor, node_types: Tensor, taking_part: Tensor) -> tuple[Tensor, Tensor]:
         """[B] energies and [P] the gradient of their sum over those that take part, over all systems' number."""

@@ -9,6 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from nri_fast import ops
+from nri_fast.graph import to_device
+
 
 def one_cycle(step: int, steps: int, peak: float, warm_share: float = 0.1) -> float:
     """Learning rate: up to `peak` along a cosine over the first share of steps, then down to nearly nothing.
@@ -67,14 +70,14 @@ class ResidualScale:
         self.log_median += self.AVERAGING * (math.log(median) - self.log_median)
 
 
-@dataclass
 class AcceptanceTemperature:
     """The paper's temperature: raised while too few worsening moves are accepted, lowered while too many are.
 
     After every epoch the running rate of accepted worsening moves is compared with a target that falls as
-    ``exp(-1 - 5 epoch / 800)``; the temperature is multiplied or divided by 1.1.
+    ``exp(-1 - 5 epoch / 800)``; the temperature is multiplied or divided by 1.1. All of it happens where the chains run
+    (``csrc/common/acceptance.h``); reading an attribute waits for them.
 
-    Attributes
+    Parameters
     ----------
     temperature : float
         In the units of the energy. The authors start at exp(-9.8), in mean squared error of normalised features.
@@ -82,30 +85,60 @@ class AcceptanceTemperature:
         Running average of the share of proposals that were accepted although they worsened the energy.
     epoch : int
         Epochs seen.
+    proposed, worsening : float
+        Proposals of the epoch under way, and accepted ones that worsened the energy.
+    device : torch.device or str
+        Where the chains run.
+
+    Attributes
+    ----------
+    state : Tensor
+        [5] float64: those numbers in this order.
     """
 
-    temperature: float
-    rate: float = 0.0
-    epoch: int = 0
+    def __init__(
+        self,
+        temperature: float,
+        rate: float = 0.0,
+        epoch: float = 0,
+        proposed: float = 0.0,
+        worsening: float = 0.0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        numbers = [temperature, rate, epoch, proposed, worsening]
+        self.state = to_device(torch.tensor(numbers, dtype=torch.float64), device)
 
-    AVERAGING = 0.01
-    FACTOR = 1.1
+    @property
+    def temperature(self) -> float:
+        """See the class."""
+        return float(self.state[0])
 
-    def update(self, proposed: int, accepted_worsening: int, ceiling: float = math.inf) -> None:
-        """Takes an epoch's counts.
+    @property
+    def rate(self) -> float:
+        """See the class."""
+        return float(self.state[1])
 
-        The temperature is not raised past `ceiling`: where it is so high that energies hardly count, and still too few
-        worsening moves are accepted, then it is because too few are proposed.
+    @property
+    def epoch(self) -> int:
+        """See the class."""
+        return int(self.state[2])
+
+    def take(self, counts: Tensor) -> None:
+        """Adds counts [..., 4] (:data:`nri_fast.ops.COUNTS`) to those of the epoch under way."""
+        self.state[3:] += counts.flatten(0, -2)[:, [0, 2]].sum(0)
+
+    def update(self, ceiling: Tensor) -> None:
+        """Ends the epoch.
+
+        The temperature is not raised past `ceiling` (one float64): where it is so high that energies hardly count, and
+        still too few worsening moves are accepted, then it is because too few are proposed.
         """
-        self.epoch += 1
-        # The first epochs average plainly, so that the zero that the rate starts from is forgotten.
-        weight = max(self.AVERAGING, 1.0 / self.epoch)
-        self.rate += weight * (accepted_worsening / max(1, proposed) - self.rate)
-        target = math.exp(-1.0 - 5.0 * self.epoch / 800.0)
-        if self.rate >= target:
-            self.temperature /= self.FACTOR
-        elif self.temperature * self.FACTOR <= ceiling:
-            self.temperature *= self.FACTOR
+        ops.end_acceptance_epoch(self.state, ceiling)
+
+    def to_dict(self) -> dict[str, float]:
+        """The constructor's numbers, as JSON can hold them."""
+        names = ("temperature", "rate", "epoch", "proposed", "worsening")
+        return dict(zip(names, self.state.tolist(), strict=True))
 
 
 @dataclass

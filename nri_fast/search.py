@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from nri_fast import ops
 from nri_fast.energies import LARGEST_BLOCK
+from nri_fast.graph import to_device
 from nri_fast.modules import ModuleLibrary
 from nri_fast.rollouts import Rollouts
 from nri_fast.system_set import Batch, SystemSet
@@ -135,21 +136,18 @@ class Descent:
         # The batch's systems have the same numbers of edges and entities.
         places = graph.edges // graph.systems + (graph.nodes // graph.systems if library.node_types > 1 else 0)
         bounces = PROPOSALS_PER_EDGE * max(1, places)
-        counts = torch.zeros(graph.systems, len(ops.COUNTS), dtype=torch.int64, device=graph.device)
+        counts = torch.zeros(1, graph.systems, len(ops.COUNTS), dtype=torch.int64, device=graph.device)
         scaled = self.energy.clone() if self.unit is None else self.energy / self.unit
-        for step in range(bounces):
-            temperature = self.energy.new_full((1,), FIRST_TEMPERATURE * COOLING ** (step / bounces))
-            draws = ops.Draws(self.seed, step, self.batch.systems)
-            edges, nodes = ops.metropolis_propose(
-                graph, draws, library.edge_types, library.node_types, self.edge_types, self.node_types
-            )
-            assert nodes is not None
-            proposed = self.rollouts.energies(edges, nodes)
-            if self.unit is not None:
-                proposed = proposed / self.unit
-            ops.metropolis_decide(
-                graph, draws, temperature, proposed, edges, nodes, scaled, self.edge_types, self.node_types, counts
-            )
+        nodes = self.node_types[None] if library.node_types > 1 else None
+        chain = ops.ChainArrays(scaled[None], self.edge_types[None], nodes, counts)
+        cooling = [[FIRST_TEMPERATURE * COOLING ** (step / bounces)] for step in range(bounces)]
+        self.rollouts.run(
+            ops.Draws(self.seed, 0, self.batch.systems),
+            [ops.ProposalSource(None, library.edge_types, library.node_types)],
+            chain,
+            to_device(torch.tensor(cooling, dtype=torch.float64), graph.device),
+            unit=self.unit,
+        )
         self.energy = self.rollouts.energies(self.edge_types, self.node_types)
 
     def descend(self) -> None:
@@ -221,7 +219,7 @@ def batches(library: ModuleLibrary, systems: SystemSet, progress: bool) -> Itera
     steps, so that how long and how they are searched does not depend on their company.
     """
     systems.check_fits(library)
-    graph = systems.graph
+    graph = systems.graph.host
     degree, ids = graph.in_offset.diff(), torch.arange(len(systems))
     most = (
         torch.stack([d.max() for d in degree.split(graph.sizes)])
@@ -229,7 +227,8 @@ def batches(library: ModuleLibrary, systems: SystemSet, progress: bool) -> Itera
         else degree[:: graph.entities]
     )
     edges_of_system = graph.in_offset[graph.node_offset].diff()
-    shape = torch.stack([graph.node_offset.diff(), edges_of_system, most, systems.lengths], 1).cpu()
+    lengths = torch.full_like(ids, systems.steps) if systems.present is None else systems.lengths.cpu()
+    shape = torch.stack([graph.node_offset.diff(), edges_of_system, most, lengths], 1)
     bar = tqdm(total=len(systems), desc="searching", unit="system", disable=None if progress else True)
     with bar:
         for nodes, edges, block, length in shape.unique(dim=0).tolist():

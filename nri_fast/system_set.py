@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nri_fast.checks import FLOATS, check_finite, check_tensor
-from nri_fast.graph import MegaGraph
+from nri_fast.graph import MegaGraph, to_device
 from nri_fast.modules import ModuleLibrary
 from nri_fast.presence import compared_by_step, lengths, systems_with
 
@@ -55,9 +55,9 @@ class Batch:
         Flat states are [steps, entities] of each system, one system behind the other.
         """
         first, sizes = self.graph.node_offset[:-1], self.graph.node_offset.diff()
-        return torch.repeat_interleave((steps - 1) * first + step * sizes, sizes) + torch.arange(
-            self.graph.nodes, device=first.device
-        )
+        nodes = self.graph.nodes
+        before = torch.repeat_interleave((steps - 1) * first + step * sizes, sizes, output_size=nodes)
+        return before + torch.arange(nodes, device=first.device)
 
 
 class SystemSet:
@@ -196,7 +196,8 @@ class SystemSet:
     def batch(self, systems: Tensor | Sequence[int]) -> Batch:
         """The mega-graph of some systems, in the order given."""
         graph = self.graph
-        ids = torch.as_tensor(systems, dtype=torch.int64, device=graph.device)
+        chosen = torch.as_tensor(systems, dtype=torch.int64, device="cpu")
+        ids = to_device(chosen, graph.device)
         scale = None if self.step_scale is None else self.step_scale[ids]
         if graph.entities is not None:
             part = _complete(len(ids), graph.entities, graph.device)
@@ -204,15 +205,27 @@ class SystemSet:
             n = graph.entities
             flags = None if self.present is None else self.present.view(graph.systems, -1)[ids].flatten()
             return Batch(ids, part, states, _equal_ranges(ids, n * (n - 1)), _equal_ranges(ids, n), flags, scale)
-        first_edge = graph.in_offset[graph.node_offset]
-        edges, _ = _ranges(first_edge, ids)
-        nodes, node_offset = _ranges(graph.node_offset, ids)
-        shift = node_offset[:-1] - graph.node_offset[ids]
-        owner = torch.repeat_interleave(torch.arange(len(ids), device=graph.device), first_edge.diff()[ids])
-        part = MegaGraph(node_offset, graph.sender[edges] + shift[owner], graph.receiver[edges] + shift[owner])
-        values, _ = _ranges(graph.node_offset * (self.steps * self.features), ids)
-        flags = None if self.present is None else self.present[_ranges(graph.node_offset * self.steps, ids)[0]]
-        return Batch(ids, part, self.states[values], edges, nodes, flags, scale)
+        # Planned in host memory, where the graph lies too; only what was found goes to the device.
+        host = graph.host
+        edges, edge_offset = _ranges(host.host_edge_offset, chosen)
+        nodes, node_offset = _ranges(host.node_offset, chosen)
+        shift = node_offset[:-1] - host.node_offset[chosen]
+        owner = torch.repeat_interleave(torch.arange(len(chosen)), edge_offset.diff())
+        part = MegaGraph(node_offset, host.sender[edges] + shift[owner], host.receiver[edges] + shift[owner])
+        size = self.steps * self.features
+        values, _ = _ranges(graph.node_offset * size, ids, size * part.nodes)
+        flags = None
+        if self.present is not None:
+            flags = self.present[_ranges(graph.node_offset * self.steps, ids, self.steps * part.nodes)[0]]
+        return Batch(
+            ids,
+            part.to(graph.device),
+            self.states[values],
+            to_device(edges, graph.device),
+            to_device(nodes, graph.device),
+            flags,
+            scale,
+        )
 
 
 def _equal_ranges(ids: Tensor, size: int) -> Tensor:
@@ -220,9 +233,13 @@ def _equal_ranges(ids: Tensor, size: int) -> Tensor:
     return (ids[:, None] * size + torch.arange(size, device=ids.device)).flatten()
 
 
-def _ranges(offset: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Concatenated ranges offset[i] .. offset[i + 1] - 1 for i in `ids`, and where each begins in the result."""
+def _ranges(offset: Tensor, ids: Tensor, total: int | None = None) -> tuple[Tensor, Tensor]:
+    """Concatenated ranges offset[i] .. offset[i + 1] - 1 for i in `ids`, and where each begins in the result.
+
+    `total` is the number of places, where it is known: on a device, nobody then waits for it.
+    """
     sizes = offset.diff()[ids]
     begins = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-    places = torch.arange(int(begins[-1]), device=offset.device)
-    return places + torch.repeat_interleave(offset[ids] - begins[:-1], sizes), begins
+    total = int(begins[-1]) if total is None else total
+    places = torch.arange(total, device=offset.device)
+    return places + torch.repeat_interleave(offset[ids] - begins[:-1], sizes, output_size=total), begins

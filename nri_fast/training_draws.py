@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nri_fast.couplings import Coupling
 from nri_fast.energies import largest_block
-from nri_fast.graph import MegaGraph
+from nri_fast.graph import MegaGraph, to_device
 from nri_fast.heat_bath_rows import edges_in_block, random_free_edges
 from nri_fast.presence import compared_by_step, systems_with
 from nri_fast.settings import Settings
@@ -63,12 +63,12 @@ class TrainingDraws:
         """[B, count] int64: steps from 0 to `last`, where it can be such from which somebody is compared."""
         generator, shape = self._generator(purpose, step), (len(batch.systems), count)
         if batch.present is None:
-            return torch.from_numpy(generator.integers(last + 1, size=shape)).to(batch.states.device)
+            return to_device(torch.from_numpy(generator.integers(last + 1, size=shape)), batch.states.device)
         compared = compared_by_step(batch.graph, batch.present, steps)[: last + 1]
         usable = systems_with(batch.graph, compared)
         usable |= ~usable.any(1, keepdim=True)
         before = usable.cumsum(1)
-        drawn = torch.from_numpy(generator.random(shape)).to(batch.states.device)
+        drawn = to_device(torch.from_numpy(generator.random(shape)), batch.states.device)
         place = (drawn * before[:, -1:]).long() + 1  # the place-th of the usable steps
         return torch.searchsorted(before, place)
 
@@ -77,7 +77,7 @@ class TrainingDraws:
         return largest_block(graph, self.settings.edge_types) > self.settings.block
 
     def free_edges(self, batch: Batch, step: int) -> Tensor | None:
-        """[batch edges] bool: the edges that a heat bath frees, as many as the block allows; None: all."""
+        """[batch edges] bool, on the host: the edges that a heat bath frees, as many as the block allows; None: all."""
         if not self.holds_edges(batch.graph):
             return None
         types, block = self.settings.edge_types, self.settings.block

@@ -19,7 +19,7 @@ LEAST = 1e-300  # a type's share of the weight of a receiver's assignments, so t
 SMALLEST = 2.0**-24  # weights below this share of the largest are zero, so that the gradient skips them
 
 
-def undirected_responsibilities(rows: HeatBathRows, scores: Tensor, temperature: float) -> Tensor:
+def undirected_responsibilities(rows: HeatBathRows, scores: Tensor, temperature: float | Tensor) -> Tensor:
     """[rows] weights of every receiver's assignments, both ends of each pair agreeing.
 
     Loopy belief propagation (sum-product) on the factors ``exp(-score / temperature)``, a fifth of each message kept
@@ -32,11 +32,11 @@ def undirected_responsibilities(rows: HeatBathRows, scores: Tensor, temperature:
         Blocks in which both directions of a pair are free, or none.
     scores : Tensor
         [rows].
-    temperature : float
+    temperature : float or Tensor
         At least 0; 0 stands for a temperature so low that only the best assignments have weight.
     """
     # At zero the others' weights must vanish, while messages stay finite.
-    cold = max(temperature, 1e-4 * rows.spread(scores), 1e-30)
+    cold = (1e-4 * rows.spread(scores)).nan_to_num(0.0).clamp(min=1e-30).clamp(min=temperature)
     likelihood = torch.where(torch.isfinite(scores), -scores.double() / cold, IMPOSSIBLE)
     factors = [_Factor(group, likelihood) for group in rows.groups]
     incoming = _settled_messages(rows, factors)
@@ -52,7 +52,7 @@ def _settled_messages(rows: HeatBathRows, factors: list[_Factor]) -> Tensor:
     """[E, K] what the other end of each edge's pair says about its type: logarithms, their mean zero."""
     reverse = rows.graph.reverse
     paired = (reverse >= 0)[:, None]
-    all_paired, reverse = bool(paired.all()), reverse.clamp(min=0)
+    all_paired, reverse = rows.graph.all_paired, reverse.clamp(min=0)
     incoming = torch.zeros(len(reverse), rows.edge_types, dtype=torch.float64, device=reverse.device)
     outgoing = torch.zeros_like(incoming)
     for _ in range(SWEEPS):

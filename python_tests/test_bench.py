@@ -12,6 +12,8 @@ import torch
 import nri_fast as nf
 from bench import __main__ as command
 from bench import cases, heat_bath, limits, rows, summary, time_to_accuracy
+from bench.agreement import accepted, agreement, near_ties
+from bench.anneal import Chain
 from bench.flops import Shape, body_step, perceptron
 from bench.peers.bodies import Bodies
 from bench.peers.bucketed import Bucketed
@@ -250,3 +252,43 @@ def test_the_summary_reads_what_the_command_writes(monkeypatch, tmp_path):
     summary.draw()
     assert (tmp_path / "peak.png").exists()
     assert (tmp_path / "scaling.png").exists()
+
+
+def test_sweeps_in_one_call_are_those_one_by_one():
+    case = cases.Case(8, 3, 4, 1)
+    together, apart = Chain(case), Chain(case)
+    together.run()
+    apart.run_one_by_one()
+    assert torch.equal(together.types, apart.types)
+    assert torch.equal(together.energy, apart.energy)
+    assert torch.equal(together.counts, apart.counts)
+
+
+def test_agreement_of_two_ways_to_decide():
+    """Energies that are the same decide the same; a rise that is half of one decides some otherwise, no near-ties."""
+    case = cases.Case(8, 4, 50, 1)
+    same = Chain(case)
+    alike = agreement(same, same.energies, 6)
+    assert (alike.decisions, alike.differing, alike.largest_difference) == (300, 0, 0.0)
+    other, calls = Chain(case), []
+
+    def shifted(types):
+        calls.append(None)
+        return other.energies(types) * (1.5 if len(calls) % 2 else 1.0)
+
+    apart = agreement(other, shifted, 6)
+    assert apart.largest_difference == pytest.approx(0.5)
+    assert 0 < apart.differing < 300
+    assert apart.differing_near_ties <= min(apart.differing, apart.near_ties)
+    for name in ("types", "energy", "counts"):  # the first way's decisions are kept
+        assert torch.equal(getattr(same, name), getattr(other, name))
+
+
+def test_near_ties_by_hand():
+    """At temperature 0 the sign of the difference decides: a millionth is near, a percent is not."""
+    graph = nf.MegaGraph.complete(4, 2)
+    current = torch.tensor([1.0, 1.0, 1.0, 1.0], dtype=torch.float64)
+    proposed = torch.tensor([1.0 + 1e-6, 1.0 - 1e-6, 1.01, 0.99], dtype=torch.float64)
+    draws, cold = ops.Draws(0, 0, torch.arange(4)), torch.zeros(1, dtype=torch.float64)
+    assert accepted(graph, draws, cold, current, proposed).tolist() == [False, True, False, True]
+    assert near_ties(graph, draws, cold, current, proposed).tolist() == [True, True, False, False]

@@ -73,7 +73,7 @@ def test_soft_gradient_is_that_of_the_weighted_scores(library, systems, scale_sq
 
     scores = oracle_scores(library, systems, ids, start, scale_squared)
     temperature = 0.3 * float(scores.detach().std(-1).mean()) + 1e-9
-    assert got.temperature == pytest.approx(temperature, rel=1e-9)
+    assert float(got.temperature) == pytest.approx(temperature, rel=1e-9)
     responsibility = torch.softmax(-scores.detach() / temperature, -1)
     objective = (responsibility * scores).sum(-1).mean()
     assert_close(got.loss, objective, 1e-7)
@@ -157,11 +157,11 @@ def test_several_node_types_are_weighed_jointly(systems):
 
 def bounce_metropolis(library, systems, structures, temperature, draws=40, step=0):
     batch = systems.batch(range(len(systems)))
-    named = [ops.Draws(5, step + i, batch.systems) for i in range(draws)]
-    scale = library.change_scale.new_tensor([temperature])
+    named = ops.Draws(5, step, batch.systems)
+    warm = torch.tensor([temperature], dtype=torch.float64)
     parameters = library.flat_parameters().detach()
     rollouts = Rollouts(library, parameters, batch, systems.steps, 2, measure_of(library, None))
-    return metropolis_bounce(rollouts, structures, named, scale)
+    return metropolis_bounce(rollouts, structures, named, draws, warm)
 
 
 def energies_of(library, systems, structures):

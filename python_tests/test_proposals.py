@@ -312,9 +312,9 @@ def chain_against_enumeration(rollouts, energy, proposer, steps, hastings=True):
     graph = rollouts.batch.graph
     temperature = float(np.std(energy))
     structures = Structures.zeros(graph, rollouts.library.edge_types)
-    draws = [ops.Draws(3, step, rollouts.batch.systems) for step in range(steps)]
-    warm = rollouts.parameters.new_full((1,), temperature)
-    metropolis_bounce(rollouts, structures, draws, warm, proposer, hastings)
+    draws = ops.Draws(3, 0, rollouts.batch.systems)
+    warm = torch.full((1,), temperature, dtype=torch.float64, device=rollouts.parameters.device)
+    metropolis_bounce(rollouts, structures, draws, steps, warm, proposer=proposer, hastings=hastings)
     types = structures.edge_types.view(graph.systems, -1).long().cpu()
     states = (types @ 2 ** torch.arange(types.shape[1] - 1, -1, -1)).numpy()
     p = np.exp(-(energy - energy.min()) / temperature)

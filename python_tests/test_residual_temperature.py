@@ -19,6 +19,10 @@ from nri_fast.rollouts import Rollouts
 STEPS = 12
 
 
+def update(rule, loss, autocorrelation):
+    rule.update(*(torch.tensor(value, dtype=torch.float64) for value in (loss, autocorrelation)))
+
+
 @pytest.mark.parametrize("rollout", [1, 3, 5])
 def test_autocorrelation_against_plain_loops(rollout):
     case = make_case(sizes=[3, 1, 2], steps=STEPS, features=3)
@@ -48,13 +52,13 @@ def test_autocorrelation_against_plain_loops(rollout):
 def test_white_residuals_give_the_posterior_of_gaussian_errors():
     """Odds of two structures at this temperature are those of their likelihoods."""
     rule, variance, steps, entities, features = ResidualTemperature(), 0.3, 48, 5, 4
-    rule.update(variance, 0.0)
-    temperature = rule.value(steps * entities, features, robust=False)
+    update(rule, variance, 0.0)
+    temperature = float(rule.value(steps * entities, features, robust=False))
     n = steps * entities * features
     better, worse = 0.31, 0.33  # mean squared errors
     log_odds = -0.5 * n * better / variance + 0.5 * n * worse / variance
     assert (worse - better) / temperature == pytest.approx(log_odds)
-    robust = rule.value(steps * entities, features, robust=True)
+    robust = float(rule.value(steps * entities, features, robust=True))
     e, s2 = np.array([0.2, 0.7]), 0.01
     energy = np.log(s2 + e)
     assert (energy[1] - energy[0]) / robust == pytest.approx(
@@ -64,20 +68,22 @@ def test_white_residuals_give_the_posterior_of_gaussian_errors():
 
 def test_residuals_that_follow_each_other_count_for_less():
     white, alike = ResidualTemperature(), ResidualTemperature()
-    white.update(1.0, 0.0)
-    alike.update(1.0, 0.5)
-    assert alike.value(10, 4, False) == pytest.approx(3.0 * white.value(10, 4, False))
+    update(white, 1.0, 0.0)
+    update(alike, 1.0, 0.5)
+    assert float(alike.value(10, 4, False)) == pytest.approx(3.0 * float(white.value(10, 4, False)))
 
 
 def test_running_means():
     rule = ResidualTemperature()
-    assert rule.value(10, 4, False) is None
-    rule.update(math.nan, 0.1)
-    rule.update(1.0, math.inf)
-    assert rule.value(10, 4, False) is None
-    rule.update(2.0, 7.0)
+    assert math.isnan(rule.value(10, 4, False))
+    assert rule.loss is None
+    update(rule, math.nan, 0.1)
+    update(rule, 1.0, math.inf)
+    assert math.isnan(rule.value(10, 4, False))
+    assert rule.loss is None
+    update(rule, 2.0, 7.0)
     assert (rule.loss, rule.autocorrelation) == (2.0, 0.99)
-    rule.update(4.0, -3.0)
+    update(rule, 4.0, -3.0)
     assert rule.loss == pytest.approx(2.1)
     assert rule.autocorrelation == pytest.approx(0.99 * 0.95)
 

@@ -55,31 +55,38 @@ def test_linear_with_a_floor():
     assert linear_floor(1.0, 0.3, 0.021, 0.7) == 0.021
 
 
+def end_epoch(temperature, proposed, worsening, ceiling=math.inf):
+    """An epoch of so many proposals, in the counts of two systems."""
+    counts = torch.tensor([[proposed - 1, 7, 0, 3], [1, 9, worsening, 5]])
+    temperature.take(counts)
+    temperature.update(torch.tensor([ceiling], dtype=torch.float64))
+
+
 def test_temperature_follows_the_papers_rule_by_hand():
     temperature = AcceptanceTemperature(2.0)
     # Epoch 1: the rate becomes 3/10, the target is exp(-1.00625) = 0.3656: too few, warmer.
-    temperature.update(10, 3)
+    end_epoch(temperature, 10, 3)
     assert (temperature.epoch, temperature.rate) == (1, pytest.approx(0.3))
     assert temperature.temperature == pytest.approx(2.2)
     # Epoch 2: the mean of 3/10 and 9/10 is 0.6, the target 0.3633: too many, colder.
-    temperature.update(10, 9)
+    end_epoch(temperature, 10, 9)
     assert temperature.rate == pytest.approx(0.6)
     assert temperature.temperature == pytest.approx(2.0)
     # Epoch 3: a third of the way to nothing, 0.4, the target 0.3610: colder.
-    temperature.update(10, 0)
+    end_epoch(temperature, 10, 0)
     assert temperature.rate == pytest.approx(0.4)
     assert temperature.temperature == pytest.approx(2.0 / 1.1)
     # Epoch 4: 0.3, the target 0.3588: warmer.
-    temperature.update(10, 0)
+    end_epoch(temperature, 10, 0)
     assert temperature.rate == pytest.approx(0.3)
     assert temperature.temperature == pytest.approx(2.0)
 
 
 def test_the_running_rate_averages_exponentially_by_a_hundredth():
     temperature = AcceptanceTemperature(1.0, rate=0.5, epoch=500)
-    temperature.update(1000, 0)
+    end_epoch(temperature, 1000, 0)
     assert temperature.rate == pytest.approx(0.5 * 0.99)
-    temperature.update(1000, 1000)
+    end_epoch(temperature, 1000, 1000)
     assert temperature.rate == pytest.approx(0.5 * 0.99 * 0.99 + 0.01)
 
 
@@ -89,13 +96,13 @@ def test_the_target_falls_with_the_epoch(epoch):
     for rate, factor in [(target * 1.0001, 1 / 1.1), (target * 0.9999, 1.1)]:
         temperature = AcceptanceTemperature(1.0, rate=rate, epoch=epoch)
         proposed = 10**9
-        temperature.update(proposed, round(proposed * rate))  # the running rate stays what it is
+        end_epoch(temperature, proposed, round(proposed * rate))  # the running rate stays what it is
         assert temperature.temperature == pytest.approx(factor)
 
 
 def test_no_proposals_count_as_no_acceptance():
     temperature = AcceptanceTemperature(1.0)
-    temperature.update(0, 0)
+    end_epoch(temperature, 0, 0)
     assert temperature.rate == 0.0
     assert temperature.temperature == pytest.approx(1.1)
 
@@ -121,9 +128,9 @@ def test_the_plateau_rule_is_torchs():
 def test_the_papers_temperature_has_a_ceiling_where_there_is_one():
     free, capped = AcceptanceTemperature(1.0), AcceptanceTemperature(1.0)
     for _ in range(50):  # nothing worsening is ever accepted
-        free.update(100, 0)
-        capped.update(100, 0, ceiling=5.0)
+        end_epoch(free, 100, 0)
+        end_epoch(capped, 100, 0, ceiling=5.0)
     assert free.temperature == pytest.approx(1.1**50)
     assert 5.0 / 1.1 < capped.temperature <= 5.0
-    capped.update(100, 100, ceiling=1e-3)  # it may always fall
+    end_epoch(capped, 100, 100, ceiling=1e-3)  # it may always fall
     assert capped.temperature < 5.0

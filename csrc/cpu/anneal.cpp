@@ -10,6 +10,7 @@
 #include "common/metropolis.h"
 #include "common/philox.h"
 #include "common/portable_math.h"
+#include "common/random_proposal.h"
 #include "cpu/thread_pool.h"
 
 namespace nri::cpu {
@@ -41,12 +42,6 @@ Range edges_of(const GraphView& graph, int64_t system) {
 
 void copy_range(const uint8_t* from, const Range& range, uint8_t* to) {
   std::copy(from + range.begin, from + range.end, to + range.begin);
-}
-
-// Uniform over the types 0 .. count - 1 without the current one.
-uint8_t other_type(const Philox4& bits, int64_t count, uint8_t current) {
-  const int64_t other = uniform_index(bits.z, bits.w, count - 1);
-  return static_cast<uint8_t>(other + (other >= current));
 }
 
 bool finite(double value) { return std::fabs(value) <= std::numeric_limits<double>::max(); }
@@ -119,19 +114,8 @@ void metropolis_propose(const GraphView& graph, const DrawView& draws, int64_t e
       const Range edges = edges_of(graph, b);
       copy_range(edge_types, edges, proposed_edge_types);
       if (has_nodes) copy_range(node_types, nodes, proposed_node_types);
-
-      const int64_t edge_places = edge_types_count > 1 ? edges.size() : 0;
-      const int64_t node_places = node_types_count > 1 && has_nodes ? nodes.size() : 0;
-      if (edge_places + node_places == 0) continue;
-      const Philox4 bits = draw(draws.seed, Stream::propose, draws.system_ids[b], draws.step, 0);
-      const int64_t place = uniform_index(bits.x, bits.y, edge_places + node_places);
-      if (place < edge_places) {
-        const int64_t e = edges.begin + place;
-        proposed_edge_types[e] = other_type(bits, edge_types_count, edge_types[e]);
-      } else {
-        const int64_t v = nodes.begin + place - edge_places;
-        proposed_node_types[v] = other_type(bits, node_types_count, node_types[v]);
-      }
+      change_at_random(graph, draws, edge_types_count, node_types_count, b, proposed_edge_types,
+                       has_nodes ? proposed_node_types : nullptr);
     }
   });
 }
@@ -215,13 +199,14 @@ void responsibilities_all(int64_t receivers, const int64_t* row_offset, int64_t 
   }                                                                                                                    \
   void heat_bath_sample(const GraphView& graph, const DrawView& draws, int64_t edge_types_count,                       \
                         int64_t node_types_count, const int64_t* row_offset, const int64_t* stride, const T* scores,   \
-                        double temperature, uint8_t* edge_types, uint8_t* node_types, const Execution& execution) {    \
-    sample_all(graph, draws, edge_types_count, node_types_count, row_offset, stride, scores, temperature, edge_types,  \
-               node_types, execution);                                                                                 \
+                        const double* temperature, uint8_t* edge_types, uint8_t* node_types,                           \
+                        const Execution& execution) {                                                                  \
+    sample_all(graph, draws, edge_types_count, node_types_count, row_offset, stride, scores, temperature[0],           \
+               edge_types, node_types, execution);                                                                     \
   }                                                                                                                    \
   void responsibilities(int64_t receivers, const int64_t* row_offset, int64_t group, const T* scores,                  \
-                        double temperature, T* weights, const Execution& execution) {                                  \
-    responsibilities_all(receivers, row_offset, group, scores, temperature, weights, execution);                       \
+                        const double* temperature, T* weights, const Execution& execution) {                           \
+    responsibilities_all(receivers, row_offset, group, scores, temperature[0], weights, execution);                    \
   }
 
 NRI_DEFINE_ANNEAL(float)

@@ -1,7 +1,8 @@
 // Compiled without contraction of a * b + c, like the CPU's, so that the draws and decisions agree to the bit.
 #include "common/metropolis.h"
 #include "common/philox.h"
-#include "cuda/launch.h"
+#include "common/random_proposal.h"
+#include "cuda/workspace.h"
 #include "ops/anneal.h"
 
 namespace nri::cuda {
@@ -11,31 +12,11 @@ constexpr double kLargest = 1.7976931348623157e308;
 
 __device__ inline bool is_finite(double value) { return fabs(value) <= kLargest; }
 
-__device__ inline uint8_t other_type(const Philox4& bits, int64_t count, uint8_t current) {
-  const int64_t other = uniform_index(bits.z, bits.w, count - 1);
-  return static_cast<uint8_t>(other + (other >= current ? 1 : 0));
-}
-
 __global__ void propose_kernel(int64_t systems, GraphView graph, DrawView draws, int64_t edge_types_count,
-                               int64_t node_types_count, const uint8_t* edge_types, const uint8_t* node_types,
-                               uint8_t* proposed_edge_types, uint8_t* proposed_node_types) {
+                               int64_t node_types_count, uint8_t* edge_types, uint8_t* node_types) {
   const int64_t system = global_index();
   if (system >= systems) return;
-  const int64_t first_node = graph.node_offset[system];
-  const int64_t end_node = graph.node_offset[system + 1];
-  const int64_t first_edge = graph.in_offset[first_node];
-  const int64_t edge_places = edge_types_count > 1 ? graph.in_offset[end_node] - first_edge : 0;
-  const int64_t node_places = node_types_count > 1 ? end_node - first_node : 0;
-  if (edge_places + node_places == 0) return;
-  const Philox4 bits = draw(draws.seed, Stream::propose, draws.system_ids[system], draws.step, 0);
-  const int64_t place = uniform_index(bits.x, bits.y, edge_places + node_places);
-  if (place < edge_places) {
-    const int64_t edge = first_edge + place;
-    proposed_edge_types[edge] = other_type(bits, edge_types_count, edge_types[edge]);
-  } else {
-    const int64_t node = first_node + place - edge_places;
-    proposed_node_types[node] = other_type(bits, node_types_count, node_types[node]);
-  }
+  change_at_random(graph, draws, edge_types_count, node_types_count, system, edge_types, node_types);
 }
 
 // One block a system: every thread comes to the same decision, then they copy side by side.
@@ -110,7 +91,7 @@ __device__ inline int64_t draw_row(const T* scores, int64_t count, double temper
 template <typename T>
 __global__ void sample_kernel(int64_t receivers, GraphView graph, DrawView draws, int64_t edge_types_count,
                               int64_t node_types_count, const int64_t* row_offset, const int64_t* stride,
-                              const T* scores, double temperature, uint8_t* edge_types, uint8_t* node_types) {
+                              const T* scores, const double* temperature, uint8_t* edge_types, uint8_t* node_types) {
   const int64_t node = global_index();
   if (node >= receivers) return;
   const int64_t rows = row_offset[node + 1] - row_offset[node];
@@ -119,7 +100,7 @@ __global__ void sample_kernel(int64_t receivers, GraphView graph, DrawView draws
   const Philox4 bits = draw(draws.seed, Stream::heat_bath, draws.system_ids[system], draws.step,
                             static_cast<uint32_t>(node - graph.node_offset[system]));
   const double u = uniform(bits.x, bits.y);
-  const int64_t drawn = draw_row(scores + row_offset[node], rows, temperature, u);
+  const int64_t drawn = draw_row(scores + row_offset[node], rows, temperature[0], u);
   if (drawn < 0) return;
   const int64_t block = rows / node_types_count;
   if (node_types_count > 1) node_types[node] = static_cast<uint8_t>(drawn / block);
@@ -130,7 +111,7 @@ __global__ void sample_kernel(int64_t receivers, GraphView graph, DrawView draws
 
 template <typename T>
 __global__ void responsibilities_kernel(int64_t receivers, const int64_t* row_offset, int64_t group, const T* scores,
-                                        double temperature, T* weights) {
+                                        const double* temperature, T* weights) {
   constexpr double kSmallest = 0x1p-24;
   const int64_t node = global_index();
   if (node >= receivers) return;
@@ -141,28 +122,21 @@ __global__ void responsibilities_kernel(int64_t receivers, const int64_t* row_of
     const int64_t best = lowest(scores + first, count);
     for (int64_t a = 0; a < count; ++a) weights[first + a] = T(0);
     if (best < 0) continue;
-    if (!(temperature > 0)) {
+    if (!(temperature[0] > 0)) {
       weights[first + best] = T(1);
       continue;
     }
     const double lowest_score = static_cast<double>(scores[first + best]);
     double total = 0;
     for (int64_t a = 0; a < count; ++a) {
-      const double weight = boltzmann(lowest_score, static_cast<double>(scores[first + a]), temperature);
+      const double weight = boltzmann(lowest_score, static_cast<double>(scores[first + a]), temperature[0]);
       if (weight >= kSmallest) total += weight;
     }
     for (int64_t a = 0; a < count; ++a) {
-      const double weight = boltzmann(lowest_score, static_cast<double>(scores[first + a]), temperature);
+      const double weight = boltzmann(lowest_score, static_cast<double>(scores[first + a]), temperature[0]);
       if (weight >= kSmallest) weights[first + a] = static_cast<T>(weight / total);
     }
   }
-}
-
-void copy_types(uint8_t* to, const uint8_t* from, int64_t count, const Execution& execution) {
-  if (to == nullptr || from == nullptr || count == 0) return;
-  const DeviceGuard guard(execution.ordinal);
-  check(cudaMemcpyAsync(to, from, static_cast<size_t>(count), cudaMemcpyDeviceToDevice, stream_of(execution)),
-        "cudaMemcpyAsync");
 }
 
 }  // namespace
@@ -170,10 +144,10 @@ void copy_types(uint8_t* to, const uint8_t* from, int64_t count, const Execution
 void metropolis_propose(const GraphView& graph, const DrawView& draws, int64_t edge_types_count,
                         int64_t node_types_count, const uint8_t* edge_types, const uint8_t* node_types,
                         uint8_t* proposed_edge_types, uint8_t* proposed_node_types, const Execution& execution) {
-  copy_types(proposed_edge_types, edge_types, graph.edges, execution);
-  copy_types(proposed_node_types, node_types, graph.nodes, execution);
+  copy_values(proposed_edge_types, edge_types, graph.edges, execution);
+  copy_values(proposed_node_types, node_types, graph.nodes, execution);
   launch_elements("metropolis_propose", propose_kernel, graph.systems, execution, graph, draws, edge_types_count,
-                  node_types_count, edge_types, node_types, proposed_edge_types, proposed_node_types);
+                  node_types_count, proposed_edge_types, proposed_node_types);
 }
 
 #define NRI_DEFINE(T)                                                                                                  \
@@ -186,12 +160,13 @@ void metropolis_propose(const GraphView& graph, const DrawView& draws, int64_t e
   }                                                                                                                    \
   void heat_bath_sample(const GraphView& graph, const DrawView& draws, int64_t edge_types_count,                       \
                         int64_t node_types_count, const int64_t* row_offset, const int64_t* stride, const T* scores,   \
-                        double temperature, uint8_t* edge_types, uint8_t* node_types, const Execution& execution) {    \
+                        const double* temperature, uint8_t* edge_types, uint8_t* node_types,                           \
+                        const Execution& execution) {                                                                  \
     launch_elements("heat_bath_sample", sample_kernel<T>, graph.nodes, execution, graph, draws, edge_types_count,      \
                     node_types_count, row_offset, stride, scores, temperature, edge_types, node_types);                \
   }                                                                                                                    \
   void responsibilities(int64_t receivers, const int64_t* row_offset, int64_t group, const T* scores,                  \
-                        double temperature, T* weights, const Execution& execution) {                                  \
+                        const double* temperature, T* weights, const Execution& execution) {                           \
     launch_elements("responsibilities", responsibilities_kernel<T>, receivers, execution, row_offset, group, scores,   \
                     temperature, weights);                                                                             \
   }

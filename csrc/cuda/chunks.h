@@ -5,23 +5,6 @@
 
 namespace nri::cuda {
 
-struct SystemChunk {
-  int64_t first_system, end_system;
-  int64_t replicas;  // how many at a time
-};
-
-// Takes systems while all their replicas fit; a system that is too large alone has its replicas taken in parts.
-// bytes(chunk) estimates the workspace of a chunk.
-template <typename Bytes>
-SystemChunk plan_chunk(int64_t first_system, int64_t systems, int64_t replicas, int64_t budget, const Bytes& bytes) {
-  const int64_t end = last_fitting(first_system + 1, systems, [&](int64_t end_system) {
-    return bytes(SystemChunk{first_system, end_system, replicas}) <= budget;
-  });
-  SystemChunk chunk{first_system, end, replicas};
-  while (chunk.replicas > 1 && bytes(chunk) > budget) chunk.replicas = (chunk.replicas + 1) / 2;
-  return chunk;
-}
-
 // Calls work(chunk) until all systems are done, with smaller chunks when memory runs out. `work` allocates before it
 // writes any result.
 template <typename Bytes, typename Work>
@@ -36,7 +19,7 @@ void for_system_chunks(int64_t systems, int64_t replicas, const Execution& execu
       first = chunk.end_system;
     } catch (const OutOfMemory&) {
       if (chunk.end_system == first + 1 && chunk.replicas == 1) throw;
-      budget /= 2;
+      budget = smaller_budget(budget);
     }
   }
 }

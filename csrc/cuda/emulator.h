@@ -177,10 +177,8 @@ inline BlockRunner& block_runner() {
   return runner;
 }
 
-// What the emulated device has to give; small, so that tests work in several chunks. A test may lower the limit of a
-// single allocation to see what happens when memory runs out.
+// What the emulated device has to give; small, so that tests work in several chunks.
 constexpr size_t kFreeBytes = size_t{2} << 20;
-inline size_t allocation_limit = SIZE_MAX;
 
 }  // namespace nri::cuda::emulator
 
@@ -208,7 +206,6 @@ inline cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
   return cudaSuccess;
 }
 inline cudaError_t cudaMallocAsync(void** pointer, size_t bytes, cudaStream_t) {
-  if (bytes > nri::cuda::emulator::allocation_limit) return cudaErrorMemoryAllocation;
   *pointer = std::malloc(bytes);
   if (*pointer == nullptr) return cudaErrorMemoryAllocation;
   std::memset(*pointer, 0xFF, bytes);

@@ -19,47 +19,15 @@ constexpr int64_t kGroupRows = 1024;   // rows that one partial sum covers, more
 constexpr int64_t kSplitRows = 65536;  // a system with more rows has its replicas dealt out to several units
 #endif
 
-struct Unit {
-  int64_t first_system, end_system;
-  int64_t first_replica, end_replica;
-
-  int64_t replicas() const { return end_replica - first_replica; }
-};
-
 // rows(system): the most rows of any kind that one replica of the system has.
 template <typename Rows>
 std::vector<Unit> plan_units(int64_t systems, int64_t replicas, const Rows& rows) {
-  std::vector<Unit> units;
-  int64_t first = 0;
-  int64_t pending = 0;
-  for (int64_t system = 0; system < systems; ++system) {
-    const int64_t own = std::max(rows(system), int64_t{1});
-    if (own * replicas > kSplitRows && replicas > 1) {
-      if (first < system) units.push_back({first, system, 0, replicas});
-      const int64_t step = std::max(kSplitRows / own, int64_t{1});
-      for (int64_t r = 0; r < replicas; r += step) {
-        units.push_back({system, system + 1, r, std::min(r + step, replicas)});
-      }
-      first = system + 1;
-      pending = 0;
-      continue;
-    }
-    pending += own * replicas;
-    if (pending >= kGroupRows) {
-      units.push_back({first, system + 1, 0, replicas});
-      first = system + 1;
-      pending = 0;
-    }
-  }
-  if (first < systems) units.push_back({first, systems, 0, replicas});
-  return units;
+  return plan_units(systems, replicas, kGroupRows, kSplitRows, rows);
 }
 
 // Appends the ends of the groups into which a unit's items are dealt.
 inline void append_groups(std::vector<int64_t>& item_offset, int64_t items, const Unit& unit) {
-  const int64_t begin = item_offset.back();
-  const int64_t groups = std::max(ceil_div(items * unit.replicas(), kGroupRows), int64_t{1});
-  for (int64_t g = 1; g <= groups; ++g) item_offset.push_back(begin + items * g / groups);
+  append_groups(item_offset, items, unit, kGroupRows);
 }
 
 // At most how many groups append_groups makes of so many units.
@@ -95,7 +63,7 @@ void for_unit_chunks(const std::vector<Unit>& units, const Execution& execution,
       first = end;
     } catch (const OutOfMemory&) {
       if (chunk.size() == 1) throw;
-      budget /= 2;
+      budget = smaller_budget(budget);
     }
   }
 }

@@ -7,12 +7,6 @@
 namespace nri::cuda {
 namespace {
 
-__global__ void gather_row_counts(int64_t count, const int64_t* node_offset, const int64_t* row_offset,
-                                  int64_t* rows_before) {
-  const int64_t system = global_index();
-  if (system < count) rows_before[system] = row_offset[node_offset[system]];
-}
-
 // compared [nodes] = in how many of the problem's transitions each receiver is compared.
 __global__ void count_compared_transitions(int64_t nodes, HeatBathView view, int64_t* compared) {
   const int64_t node = global_index();
@@ -24,24 +18,10 @@ __global__ void count_compared_transitions(int64_t nodes, HeatBathView view, int
   compared[node] = count;
 }
 
-// Host [B + 1]: rows before each system. Those of conditionals follow from the edges; those of blocks depend on every
-// receiver's degree, which only the device knows, so they wait for the stream.
+// Rows of systems first .. end - 1.
 template <typename T>
-std::vector<int64_t> count_rows(const HeatBathProblem<T>& problem, const Execution& execution) {
-  const GraphView& graph = problem.graph;
-  std::vector<int64_t> rows_before(graph.systems + 1, 0);
-  if (graph.systems == 0) return rows_before;
-  if (problem.rows == HeatBathRows::conditionals) {
-    for (int64_t b = 0; b <= graph.systems; ++b) {
-      rows_before[b] = graph.host_edge_offset[b] * problem.library.edge_types;
-    }
-    return rows_before;
-  }
-  const Buffer<int64_t> device(graph.systems + 1, execution);
-  launch_elements("gather_row_counts", gather_row_counts, graph.systems + 1, execution, graph.node_offset,
-                  problem.row_offset, device.data());
-  device.copy_to(rows_before);
-  return rows_before;
+int64_t rows_of(const HeatBathProblem<T>& problem, int64_t first, int64_t end) {
+  return problem.host_row_offset[end] - problem.host_row_offset[first];
 }
 
 // Item offsets of RowBuckets for each kind of row.
@@ -53,8 +33,8 @@ struct Groups {
 template <typename T>
 class HeatBathChunk {
  public:
-  HeatBathChunk(const HeatBathProblem<T>& problem, const std::vector<int64_t>& rows_before, const Unit& span,
-                const Groups& groups, int64_t replicas, bool kept, const Execution& execution)
+  HeatBathChunk(const HeatBathProblem<T>& problem, const Unit& span, const Groups& groups, int64_t replicas, bool kept,
+                const Execution& execution)
       : problem_(problem),
         execution_(execution),
         features_(problem.library.features),
@@ -63,7 +43,7 @@ class HeatBathChunk {
         node_module_(node_module(problem.library)),
         width_(node_module_.first().out),
         holder_(problem.graph, span.first_system, span.end_system, execution),
-        node_of_row_(rows_before[span.end_system] - rows_before[span.first_system], execution),
+        node_of_row_(rows_of(problem, span.first_system, span.end_system), execution),
         compared_(holder_.view().nodes, execution),
         edge_rows_(groups.messages, replicas, edge_module_.classes, execution),
         projection_rows_(groups.messages, replicas, node_module_.classes, execution),
@@ -79,7 +59,7 @@ class HeatBathChunk {
              problem.library.first_type(),
              edge_module_.classes,
              node_of_row_.count(),
-             rows_before[span.first_system],
+             problem.host_row_offset[span.first_system],
              problem.row_offset,
              problem.edge_types,
              problem.stride,
@@ -107,14 +87,13 @@ class HeatBathChunk {
     for (T*& array : scratch_) array = allocate(scratch);
   }
 
-  static int64_t bytes(const HeatBathProblem<T>& problem, const std::vector<int64_t>& rows_before, const Unit& span,
-                       int64_t units, bool kept) {
+  static int64_t bytes(const HeatBathProblem<T>& problem, const Unit& span, int64_t units, bool kept) {
     const ModuleLayers edge = edge_module(problem.library);
     const ModuleLayers node = node_module(problem.library);
     const int64_t replicas = span.replicas();
     const int64_t nodes = ranges::nodes(problem.graph, span.first_system, span.end_system);
     const int64_t messages = ranges::edges(problem.graph, span.first_system, span.end_system) * edge.classes;
-    const int64_t rows = rows_before[span.end_system] - rows_before[span.first_system];
+    const int64_t rows = rows_of(problem, span.first_system, span.end_system);
     const auto groups = [&](int64_t items) { return kept ? most_groups(items, replicas, units) : 1; };
     const auto slots = [&](int64_t items, int64_t classes) {
       return RowBuckets::slots(replicas * items, groups(items) * classes);
@@ -267,19 +246,17 @@ class HeatBathChunk {
 template <typename T>
 void heat_bath_scores_impl(const HeatBathProblem<T>& problem, T* scores, const Execution& execution) {
   const GraphView& graph = problem.graph;
-  const std::vector<int64_t> rows_before = count_rows(problem, execution);
   const auto bytes = [&](const SystemChunk& chunk) {
-    return HeatBathChunk<T>::bytes(problem, rows_before, {chunk.first_system, chunk.end_system, 0, chunk.replicas}, 1,
-                                   false);
+    return HeatBathChunk<T>::bytes(problem, {chunk.first_system, chunk.end_system, 0, chunk.replicas}, 1, false);
   };
   for_system_chunks(graph.systems, problem.transitions, execution, bytes, [&](const SystemChunk& chunk) {
     const Unit span{chunk.first_system, chunk.end_system, 0, chunk.replicas};
     const int64_t classes = problem.library.edge_types - problem.library.first_type();
-    const int64_t rows = rows_before[span.end_system] - rows_before[span.first_system];
+    const int64_t rows = rows_of(problem, span.first_system, span.end_system);
     const Groups groups{{0, ranges::edges(graph, span.first_system, span.end_system) * classes},
                         {0, ranges::nodes(graph, span.first_system, span.end_system)},
                         {0, rows}};
-    HeatBathChunk<T> work(problem, rows_before, span, groups, chunk.replicas, false, execution);
+    HeatBathChunk<T> work(problem, span, groups, chunk.replicas, false, execution);
     const Buffer<double> sums(rows, execution);
     sums.fill(0);
     for (int64_t first = 0; first < problem.transitions; first += chunk.replicas) {
@@ -296,20 +273,17 @@ void heat_bath_gradient_impl(const HeatBathProblem<T>& problem, const T* cotange
                              const Execution& execution) {
   const GraphView& graph = problem.graph;
   const GradientSum<T> gradient(node_module(problem.library).end, execution);
-  const std::vector<int64_t> rows_before = count_rows(problem, execution);
-  if (rows_before.back() > 0) {
+  if (graph.systems > 0 && rows_of(problem, 0, graph.systems) > 0) {
     const int64_t classes = problem.library.edge_types - problem.library.first_type();
     const auto messages = [&](int64_t first, int64_t end) { return ranges::edges(graph, first, end) * classes; };
     const auto nodes = [&](int64_t first, int64_t end) { return ranges::nodes(graph, first, end); };
-    const auto rows = [&](int64_t first, int64_t end) { return rows_before[end] - rows_before[first]; };
+    const auto rows = [&](int64_t first, int64_t end) { return rows_of(problem, first, end); };
     const auto most_rows = [&](int64_t system) {
       return std::max({messages(system, system + 1), nodes(system, system + 1), rows(system, system + 1)});
     };
     for_unit_chunks(
         plan_units(graph.systems, problem.transitions, most_rows), execution,
-        [&](const Unit& span, int64_t units) {
-          return HeatBathChunk<T>::bytes(problem, rows_before, span, units, true);
-        },
+        [&](const Unit& span, int64_t units) { return HeatBathChunk<T>::bytes(problem, span, units, true); },
         [&](const Chunk& chunk, const Unit& span) {
           Groups groups;
           for (const Unit& unit : chunk) {
@@ -317,7 +291,7 @@ void heat_bath_gradient_impl(const HeatBathProblem<T>& problem, const T* cotange
             append_groups(groups.nodes, nodes(unit.first_system, unit.end_system), unit);
             append_groups(groups.rows, rows(unit.first_system, unit.end_system), unit);
           }
-          HeatBathChunk<T> work(problem, rows_before, span, groups, span.replicas(), true, execution);
+          HeatBathChunk<T> work(problem, span, groups, span.replicas(), true, execution);
           const size_t most = std::max({groups.messages.size(), groups.nodes.size(), groups.rows.size()}) - 1;
           const Buffer<T> group_sums = gradient.group_sums(static_cast<int64_t>(most));
           work.assign(span.first_replica, span.replicas(), cotangent);

@@ -1,4 +1,4 @@
-#include "cuda/launch.h"
+#include "cuda/reused_memory.h"
 #include "ops/machine.h"
 
 #ifndef NRI_FAST_CUDA_ARCHITECTURES
@@ -6,6 +6,8 @@
 #endif
 
 namespace nri::cuda {
+
+void refuse_allocations(uint64_t largest) { largest_allocation.store(largest); }
 
 #if defined(NRI_CUDA_EMULATED)
 

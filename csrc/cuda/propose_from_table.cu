@@ -1,6 +1,6 @@
 // Compiled without contraction of a * b + c, like the CPU's, so that the draws agree to the bit. One thread a system.
 #include "common/table_proposal.h"
-#include "cuda/launch.h"
+#include "cuda/workspace.h"
 #include "ops/propose_from_table.h"
 
 namespace nri::cuda {
@@ -21,20 +21,13 @@ __global__ void blur_kernel(int64_t systems, GraphView graph, DrawView draws, do
   blur_system(graph, draws, share, whole_entity, system, blurred);
 }
 
-void copy_types(uint8_t* to, const uint8_t* from, int64_t count, const Execution& execution) {
-  if (to == nullptr || from == nullptr || count == 0) return;
-  const DeviceGuard guard(execution.ordinal);
-  check(cudaMemcpyAsync(to, from, static_cast<size_t>(count), cudaMemcpyDeviceToDevice, stream_of(execution)),
-        "cudaMemcpyAsync");
-}
-
 }  // namespace
 
 void propose_from_table(const GraphView& graph, const DrawView& draws, const ProposalTable& table, ProposalKind kind,
                         const uint8_t* edge_types, const uint8_t* node_types, uint8_t* proposed_edge_types,
                         uint8_t* proposed_node_types, double* log_ratio, const Execution& execution) {
-  copy_types(proposed_edge_types, edge_types, graph.edges, execution);
-  copy_types(proposed_node_types, node_types, graph.nodes, execution);
+  copy_values(proposed_edge_types, edge_types, graph.edges, execution);
+  copy_values(proposed_node_types, node_types, graph.nodes, execution);
   launch_elements("propose_from_table", propose_kernel, graph.systems, execution, graph, draws, table, kind,
                   proposed_edge_types, proposed_node_types, log_ratio);
 }

@@ -7,16 +7,15 @@ constexpr int kThreads = 64;  // 8 x 8 threads share a tile; each keeps 8 rows o
 constexpr int kDepth = 16;    // terms of the sums that are staged at a time
 constexpr int kTile = static_cast<int>(kTileRows);
 
-// The rows and columns of a tile that this thread sums: two runs of four, so that neighbours read neighbouring banks.
-__device__ inline int tile_row(int i) { return (i / 4) * 32 + static_cast<int>(threadIdx.x / 8) * 4 + i % 4; }
+// The rows and columns of a tile that this thread sums.
+__device__ inline int own_row(int i) { return tile_row(static_cast<int>(threadIdx.x), i); }
 
 template <int kPerThread>
-__device__ inline int tile_column(int j) {
-  const int x = static_cast<int>(threadIdx.x % 8);
-  return kPerThread == 1 ? x : (j / 4) * 32 + x * 4 + j % 4;
+__device__ inline int own_column(int j) {
+  return tile_column<kPerThread>(static_cast<int>(threadIdx.x), j);
 }
 
-// sum[i][j] += left(tile_row(i), k) * right(tile_column(j), k) for k = 0 .. depth - 1, in this order. The flags tell
+// sum[i][j] += left(own_row(i), k) * right(own_column(j), k) for k = 0 .. depth - 1, in this order. The flags tell
 // which index runs over neighbouring addresses.
 template <typename T, int kPerThread, bool kLeftByRow, bool kRightByColumn, typename Left, typename Right>
 __device__ inline void multiply_tile(int64_t depth, const Left& left, const Right& right, T (&sum)[8][kPerThread]) {
@@ -51,9 +50,9 @@ __device__ inline void multiply_tile(int64_t depth, const Left& left, const Righ
       T row[8];
       T column[kPerThread];
       NRI_CUDA_UNROLL
-      for (int i = 0; i < 8; ++i) row[i] = a[buffer][k][tile_row(i)];
+      for (int i = 0; i < 8; ++i) row[i] = a[buffer][k][own_row(i)];
       NRI_CUDA_UNROLL
-      for (int j = 0; j < kPerThread; ++j) column[j] = b[buffer][k][tile_column<kPerThread>(j)];
+      for (int j = 0; j < kPerThread; ++j) column[j] = b[buffer][k][own_column<kPerThread>(j)];
       NRI_CUDA_UNROLL
       for (int i = 0; i < 8; ++i) {
         NRI_CUDA_UNROLL
@@ -84,14 +83,14 @@ __global__ void __launch_bounds__(kThreads)
       sum);
   NRI_CUDA_UNROLL
   for (int j = 0; j < kPerThread; ++j) {
-    const int64_t column = first_column + tile_column<kPerThread>(j);
+    const int64_t column = first_column + own_column<kPerThread>(j);
     if (column >= layer.out) continue;
     const T bias = layer.bias < 0 ? T(0) : parameters[layer.bias + shift + column];
     NRI_CUDA_UNROLL
     for (int i = 0; i < 8; ++i) {
       const T value = sum[i][j] + bias;
       const bool cut = layer.relu && value < T(0);  // a NaN passes
-      y[(tile * kTileRows + tile_row(i)) * layer.out + column] = cut ? T(0) : value;
+      y[(tile * kTileRows + own_row(i)) * layer.out + column] = cut ? T(0) : value;
     }
   }
 }
@@ -116,11 +115,11 @@ __global__ void __launch_bounds__(kThreads)
       sum);
   NRI_CUDA_UNROLL
   for (int j = 0; j < kPerThread; ++j) {
-    const int64_t column = first_column + tile_column<kPerThread>(j);
+    const int64_t column = first_column + own_column<kPerThread>(j);
     if (column >= layer.in) continue;
     NRI_CUDA_UNROLL
     for (int i = 0; i < 8; ++i) {
-      const int64_t place = (tile * kTileRows + tile_row(i)) * layer.in + column;
+      const int64_t place = (tile * kTileRows + own_row(i)) * layer.in + column;
       const bool cut = rectified != nullptr && !(rectified[place] > T(0));
       dx[place] = cut ? T(0) : sum[i][j];
     }
@@ -154,11 +153,11 @@ __global__ void __launch_bounds__(kThreads) weight_gradient_kernel(SlotView slot
   T* gradient = group_gradients + bucket / slots.classes * group_stride + shift;
   NRI_CUDA_UNROLL
   for (int i = 0; i < 8; ++i) {
-    const int64_t row = first_row + tile_row(i);
+    const int64_t row = first_row + own_row(i);
     if (row >= layer.out) continue;
     NRI_CUDA_UNROLL
     for (int j = 0; j < 8; ++j) {
-      const int64_t column = first_column + tile_column<8>(j);
+      const int64_t column = first_column + own_column<8>(j);
       if (column >= columns) continue;
       gradient[column < layer.in ? layer.weight + row * layer.row_stride + column : layer.bias + row] += sum[i][j];
     }

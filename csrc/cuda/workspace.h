@@ -3,22 +3,13 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <stdexcept>
-#include <string>
 #include <utility>
 #include <vector>
 
-#include "cuda/launch.h"
+#include "cuda/plans.h"
+#include "cuda/reused_memory.h"
 
 namespace nri::cuda {
-
-// Caught by the loops over chunks, which go on with smaller ones while they can.
-class OutOfMemory : public std::runtime_error {
- public:
-  explicit OutOfMemory(int64_t bytes)
-      : std::runtime_error("out of device memory: a workspace array of " + std::to_string(bytes) +
-                           " bytes was refused") {}
-};
 
 // Sets `count` values to zero, on the stream.
 template <typename T>
@@ -28,26 +19,37 @@ void fill_zero(T* values, int64_t count, const Execution& execution) {
   check(cudaMemsetAsync(values, 0, static_cast<size_t>(count) * sizeof(T), stream_of(execution)), "cudaMemsetAsync");
 }
 
+// Copies `count` values on the device, on the stream; nothing where there is nothing to copy from or to.
+template <typename T>
+void copy_values(T* to, const T* from, int64_t count, const Execution& execution) {
+  if (to == nullptr || from == nullptr || count == 0) return;
+  const DeviceGuard guard(execution.ordinal);
+  check(
+      cudaMemcpyAsync(to, from, static_cast<size_t>(count) * sizeof(T), cudaMemcpyDeviceToDevice, stream_of(execution)),
+      "cudaMemcpyAsync");
+}
+
 template <typename T>
 class Buffer {
  public:
   Buffer() = default;
-  Buffer(int64_t count, const Execution& execution) : count_(count), execution_(execution) {
+  Buffer(int64_t count, const Execution& execution)
+      : count_(count), execution_(execution), reused_(ReusedMemory::current()) {
     if (count <= 0) return;
-    const DeviceGuard guard(execution.ordinal);
-    void* pointer = nullptr;
-    const cudaError_t status = cudaMallocAsync(&pointer, bytes(), stream_of(execution));
-    if (status == cudaErrorMemoryAllocation) {
-      cudaGetLastError();
-      throw OutOfMemory(static_cast<int64_t>(bytes()));
-    }
-    check(status, "cudaMallocAsync");
+    void* const pointer = reused_ != nullptr ? reused_->take(bytes()) : allocate_on_stream(bytes(), execution);
+    if (pointer == nullptr) throw OutOfMemory(bytes());
     data_ = static_cast<T*>(pointer);
   }
-  // A copy of a small host array.
+  // A copy of a small host array, to be read only.
   Buffer(const std::vector<T>& values, const Execution& execution)
-      : Buffer(static_cast<int64_t>(values.size()), execution) {
-    if (data_ == nullptr) return;
+      : count_(static_cast<int64_t>(values.size())), execution_(execution), reused_(ReusedMemory::current()) {
+    if (values.empty()) return;
+    if (reused_ != nullptr) {
+      data_ = static_cast<T*>(reused_->constant(values.data(), bytes()));
+      return;
+    }
+    data_ = static_cast<T*>(allocate_on_stream(bytes(), execution));
+    if (data_ == nullptr) throw OutOfMemory(bytes());
     const DeviceGuard guard(execution.ordinal);
     check(cudaMemcpyAsync(data_, values.data(), bytes(), cudaMemcpyHostToDevice, stream_of(execution)),
           "cudaMemcpyAsync");
@@ -59,24 +61,15 @@ class Buffer {
   }
   ~Buffer() {
     if (data_ == nullptr) return;
-    int previous = 0;  // no guard: a destructor must not throw
-    cudaGetDevice(&previous);
-    cudaSetDevice(execution_.ordinal);
-    cudaFreeAsync(data_, stream_of(execution_));
-    cudaSetDevice(previous);
+    if (reused_ != nullptr) {
+      reused_->give_back(data_);
+    } else {
+      free_on_stream(data_, execution_);
+    }
   }
 
   T* data() const { return data_; }
   int64_t count() const { return count_; }
-
-  // Copies everything to the host and waits for it.
-  void copy_to(std::vector<T>& values) const {
-    if (data_ == nullptr) return;
-    const DeviceGuard guard(execution_.ordinal);
-    check(cudaMemcpyAsync(values.data(), data_, bytes(), cudaMemcpyDeviceToHost, stream_of(execution_)),
-          "cudaMemcpyAsync");
-    check(cudaStreamSynchronize(stream_of(execution_)), "cudaStreamSynchronize");
-  }
 
   // Sets every byte.
   void fill(int byte) const {
@@ -91,36 +84,36 @@ class Buffer {
     std::swap(data_, other.data_);
     std::swap(count_, other.count_);
     std::swap(execution_, other.execution_);
+    std::swap(reused_, other.reused_);
   }
 
   T* data_ = nullptr;
   int64_t count_ = 0;
   Execution execution_{};
+  ReusedMemory* reused_ = nullptr;
 };
 
 // Bytes that a call may plan for: half of what is free, and no more than keeps the device busy.
 inline int64_t workspace_budget(const Execution& execution) {
   constexpr size_t kEnough = size_t{2} << 30;
+  ReusedMemory* const reused = ReusedMemory::current();
+  if (reused != nullptr && reused->budget) return *reused->budget;
   const DeviceGuard guard(execution.ordinal);
   size_t free_bytes = 0;
   size_t total_bytes = 0;
   check(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo");
-  return static_cast<int64_t>(std::min(free_bytes / 2, kEnough));
+  const auto budget = static_cast<int64_t>(std::min(free_bytes / 2, kEnough));
+  if (reused != nullptr) reused->budget = budget;
+  return budget;
 }
 
-// The last of least, .., most for which fits(n) holds, or `least`; larger ones never fit better.
-template <typename Fits>
-int64_t last_fitting(int64_t least, int64_t most, const Fits& fits) {
-  if (fits(most)) return most;
-  while (most - least > 1) {
-    const int64_t middle = (least + most) / 2;
-    if (fits(middle)) {
-      least = middle;
-    } else {
-      most = middle;
-    }
+// The budget to go on with after memory ran out.
+inline int64_t smaller_budget(int64_t budget) {
+  if (ReusedMemory* const reused = ReusedMemory::current()) {
+    reused->budget = budget / 2;
+    reused->shrank = true;
   }
-  return least;
+  return budget / 2;
 }
 
 }  // namespace nri::cuda

@@ -28,8 +28,8 @@ enum MetropolisCount : int { kProposed = 0, kAccepted = 1, kAcceptedWorsening = 
 //   than the way there (ops/propose_from_table.h).
 //
 // heat_bath_sample: draws every receiver's row from softmax(-score / temperature) by the inverse of its cumulative sum,
-//   or, at temperature 0, takes the lowest score (the first of equals). Rows with a NaN score have probability zero; a
-//   receiver with no finite score keeps its types.
+//   or, at temperature 0, takes the lowest score (the first of equals); temperature [1] lies where the other arrays do.
+//   Rows with a NaN score have probability zero; a receiver with no finite score keeps its types.
 //   The rows are the blocks of ops/heat_bath.h under each of the receiver's own types, the node type slowest. The drawn
 //   row's types are written to the receiver's free edges (stride > 0) in edge_types [E], and to node_types [V] (may be
 //   null when node_types_count == 1).
@@ -44,9 +44,10 @@ enum MetropolisCount : int { kProposed = 0, kAccepted = 1, kAcceptedWorsening = 
                          int64_t* counts, const Execution& execution);                                                 \
   void heat_bath_sample(const GraphView& graph, const DrawView& draws, int64_t edge_types_count,                       \
                         int64_t node_types_count, const int64_t* row_offset, const int64_t* stride, const T* scores,   \
-                        double temperature, uint8_t* edge_types, uint8_t* node_types, const Execution& execution);     \
+                        const double* temperature, uint8_t* edge_types, uint8_t* node_types,                           \
+                        const Execution& execution);                                                                   \
   void responsibilities(int64_t receivers, const int64_t* row_offset, int64_t group, const T* scores,                  \
-                        double temperature, T* weights, const Execution& execution);
+                        const double* temperature, T* weights, const Execution& execution);
 
 #define NRI_DECLARE_PROPOSE                                                                               \
   void metropolis_propose(const GraphView& graph, const DrawView& draws, int64_t edge_types_count,        \

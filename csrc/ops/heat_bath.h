@@ -39,6 +39,8 @@ struct HeatBathProblem {
   const int64_t* row_offset;  // [V + 1]
   const int64_t* stride;      // [E], read for blocks only
   const float* held_weight;   // [E, K], read for held edges only; a type of weight zero costs nothing
+  // The first row of each system once more in host memory, so that a backend can plan without a synchronisation.
+  const int64_t* host_row_offset;  // host [B + 1] row_offset[node_offset[b]]
 };
 
 // scores: [row_offset[V]]

@@ -23,6 +23,8 @@ Build build();
 std::vector<std::string> architectures();  // of the compiled kernels, for instance {"80-real", "120-virtual"}
 int device_count();                        // 0 without a driver or a device; never throws
 std::string device_problem();              // why device_count() is 0, or empty
+// From now on workspace arrays of more than so many bytes are refused, as if memory had run out; for tests.
+void refuse_allocations(uint64_t largest);
 }  // namespace cuda
 
 }  // namespace nri

@@ -92,9 +92,6 @@ def _best(rollouts: Rollouts, table: Table, chains: int, seed: int) -> tuple[Ten
     # The batch's systems have the same numbers of edges and entities.
     places = graph.edges // graph.systems + (graph.nodes // graph.systems if library.node_types > 1 else 0)
     steps = SWEEPS * max(1, places)
-    for step in range(steps):
-        coldest = FIRST_TEMPERATURE * COOLING ** (step / steps)
-        temperatures = [coldest * RUNG**c for c in range(chains)]
-        side_by_side.step(step, temperatures)
-        side_by_side.exchange(step, temperatures)
+    coldest = [FIRST_TEMPERATURE * COOLING ** (step / steps) for step in range(steps)]
+    side_by_side.run(0, [[cold * RUNG**c for c in range(chains)] for cold in coldest])
     return side_by_side.best_edge_types, side_by_side.best_node_types

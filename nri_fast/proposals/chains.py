@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nri_fast import ops
+from nri_fast.graph import to_device
 from nri_fast.proposals.proposers import Proposer
 from nri_fast.rollouts import Rollouts
 
@@ -106,6 +107,47 @@ class Chains:
                 log_ratio if self.hastings else None,
             )
         self._keep_best()
+
+    def run(self, number: int, temperatures: Sequence[Sequence[float]]) -> None:
+        """:meth:`step` and :meth:`exchange` again and again, with the bits that they would give one by one.
+
+        Where no network is asked between proposals it is a single call of the kernels.
+
+        Parameters
+        ----------
+        number : int
+            Of the first step.
+        temperatures : sequence of sequences of float
+            [steps, chains], positive.
+        """
+        sources = self.proposer.sources()
+        table = torch.tensor(temperatures, dtype=torch.float64).reshape(-1, len(self))
+        if sources is None or not bool((table > 0).all()):
+            for step, row in enumerate(temperatures):
+                self.step(number + step, row)
+                self.exchange(number + step, row)
+            return
+        nodes = self.rollouts.library.node_types > 1
+        chains = ops.ChainArrays(
+            self.energy,
+            self.edge_types,
+            self.node_types if nodes else None,
+            self.counts,
+            self.exchanged,
+            self.best_energy,
+            self.best_edge_types,
+            self.best_node_types if nodes else None,
+        )
+        self.rollouts.run(
+            self._draws(number, 0),
+            sources,
+            chains,
+            to_device(table, self.energy.device),
+            stride=2 * len(self),
+            hastings=self.hastings,
+            exchange=True,
+            unit=self.unit,
+        )
 
     def exchange(self, number: int, temperatures: Sequence[float]) -> None:
         """Neighbouring chains swap structures with probability min(1, exp((1/T_a - 1/T_b) (E_a - E_b))).

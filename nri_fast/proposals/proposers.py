@@ -20,6 +20,10 @@ class Proposer(Protocol):
         """Proposed types, and the log of the way back's probability over the way there's [B], or None where equal."""
         ...
 
+    def sources(self) -> tuple[ops.ProposalSource, ...] | None:
+        """The same proposals as a native run draws them, in turn by the number of the step; None if it cannot."""
+        ...
+
 
 @dataclass(frozen=True)
 class RandomProposer:
@@ -37,6 +41,10 @@ class RandomProposer:
         assert nodes is not None
         return edges, nodes, None
 
+    def sources(self) -> tuple[ops.ProposalSource, ...] | None:
+        """See :class:`Proposer`."""
+        return (ops.ProposalSource(None, self.edge_types, self.node_types),)
+
 
 @dataclass(frozen=True)
 class TableProposer:
@@ -53,6 +61,12 @@ class TableProposer:
         )
         assert nodes is not None
         return edges, nodes, log_ratio
+
+    def sources(self) -> tuple[ops.ProposalSource, ...] | None:
+        """See :class:`Proposer`."""
+        edge, node = self.table.edge, self.table.node
+        node_types = 1 if node is None else node.shape[1]
+        return (ops.ProposalSource(self.kind, edge.shape[1], node_types, edge, node),)
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,10 @@ class StructureProposer:
         )
         return edges, node_types, log_ratio
 
+    def sources(self) -> tuple[ops.ProposalSource, ...] | None:
+        """See :class:`Proposer`: a network is asked before every proposal."""
+        return None
+
 
 @dataclass(frozen=True)
 class InTurn:
@@ -89,3 +107,10 @@ class InTurn:
     def propose(self, draws: ops.Draws, edge_types: Tensor, node_types: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """See :class:`Proposer`."""
         return self.proposers[draws.step % len(self.proposers)].propose(draws, edge_types, node_types)
+
+    def sources(self) -> tuple[ops.ProposalSource, ...] | None:
+        """See :class:`Proposer`."""
+        each = [proposer.sources() for proposer in self.proposers]
+        if any(one is None or len(one) > 1 for one in each) or len(each) > ops.MOST_SOURCES:
+            return None
+        return tuple(source for one in each if one is not None for source in one)

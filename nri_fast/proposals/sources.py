@@ -124,13 +124,14 @@ def heat_bath_table(
     offset = torch.arange(graph.edges + 1, device=graph.device) * types
     share = compared_share(problem)
     into = None if share is None else share[graph.receiver]
-    scores, temperature = problem.scores(parameters), 1.0
+    scores = problem.scores(parameters)
+    temperature: float | Tensor = 1.0
     if into is not None:
         scores = scores * into[owner]
     if factor is None:
         scores = likelihood_units(problem, scores, owner, graph.edges, into)
     else:
-        temperature = factor * float(scores.view(-1, types).double().std(-1).nanmean()) + 1e-9
+        temperature = factor * scores.view(-1, types).double().std(-1).nanmean() + 1e-9
     probabilities = ops.responsibilities(offset, scores, temperature).view(-1, types)
     even = probabilities.new_full((graph.nodes, library.node_types), 1.0 / library.node_types)
     return Table.of_probabilities(probabilities, even)

@@ -99,7 +99,7 @@ def heat_bath(
     usable = torch.isfinite(states).flatten(1).all(1)[:, None]
     batch = SystemSet.complete(torch.where(usable[..., None, None], states, 0.0)).batch(range(len(states)))
     start = all_transitions(batch.graph, steps + 1)
-    into_seen = (scene.edges.receiver < scene.seen).repeat(len(states))
+    into_seen = (scene.edges.host.receiver < scene.seen).repeat(len(states))
     types, nodes = guesses.types.flatten().clone(), torch.zeros_like(batch.nodes, dtype=torch.uint8)
     most = edges_in_block(scene.library.edge_types, BLOCK)
     turns = math.ceil((scene.entities - 1) / most)

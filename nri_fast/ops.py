@@ -75,9 +75,9 @@ def emulated_cuda() -> Iterator[None]:
 def scoring_precision(precision: str) -> Iterator[None]:
     """Energies and heat-bath scores of float32 tensors from products of rounded numbers meanwhile, which is faster.
 
-    Gradients, forecasts and float64 tensors are as always, and so are operations that have no such kernel. States, beside
-    which a step's change is small, are never rounded. Scores in bf16 come out with relative errors of a percent or so,
-    and near-ties between structures are decided differently: see ``python -m bench bf16``.
+    Gradients, forecasts and float64 tensors are as always, and so are operations that have no such kernel. States,
+    beside which a step's change is small, are never rounded. Scores in bf16 come out with relative errors of a percent
+    or so, and near-ties between structures are decided differently: see ``python -m bench bf16``.
 
     Parameters
     ----------

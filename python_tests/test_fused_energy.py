@@ -16,8 +16,9 @@ from nri_fast.energies import rollout_energy
 
 PRECISIONS = ["fp32", "tf32", "bf16"]
 # Of the largest energy, against the oracle that rounds alike. Sums in another order round a hidden number the other way
-# now and then, by one unit of the format, 2^-10 or 2^-8; over the numbers of a layer little of that is left.
-TOLERANCE = {"fp32": 1e-5, "tf32": 2**-10 / 4, "bf16": 2**-8 / 4}
+# now and then, by one unit of the format, 2^-10 or 2^-8, of which the energies of these cases show less than a
+# hundredth or a fortieth.
+TOLERANCE = {"fp32": 1e-5, "tf32": 2**-10 / 100, "bf16": 2**-8 / 40}
 # Rounding itself: both factors of every product, by half a unit each, in some five layers.
 MOST = {"fp32": 1e-5, "tf32": 5 * 2**-10, "bf16": 5 * 2**-8}
 SHAPES = {
@@ -40,11 +41,8 @@ def fused(backend: torch.device) -> torch.device:
 
 def shaped_case(shape: str, **more: object) -> Case:
     torch.manual_seed(4)
-    case = make_case(torch.float32, **(SHAPES[shape] | more))
+    case = make_case(torch.float32, **({"steps": 12} | SHAPES[shape] | more))
     case.library.change_scale.fill_(1.0)  # is multiplied into weights before they are rounded
-    with torch.no_grad():
-        for parameter in case.library.parameters():
-            parameter *= 0.7  # so that states do not run away
     return case
 
 
@@ -93,7 +91,7 @@ def energies_of(case: Case, rollout: int, precision: str, **options: object) -> 
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("rollout", [1, 3, 10])  # the last roll-out is whole, short, the only one
+@pytest.mark.parametrize("rollout", [1, 3, 10])  # 11 transitions: the last roll-out is whole, shorter, much shorter
 @pytest.mark.parametrize("shape", SHAPES)
 def test_energy_equals_oracle(fused: torch.device, shape: str, rollout: int, precision: str) -> None:
     case = shaped_case(shape)
@@ -104,6 +102,8 @@ def test_energy_equals_oracle(fused: torch.device, shape: str, rollout: int, pre
     got = energies_of(case.on(fused), rollout, precision)
     assert_close(got, expected, TOLERANCE[precision])
     assert_close(got, exact, MOST[precision])
+    if precision != "fp32":  # it is this rounding and no other
+        assert 2 * float((got.cpu() - expected).abs().max()) < float((exact - expected).abs().max())
     weight = torch.rand(case.library.features)
     with torch.no_grad(), rounded_layers(case.library, precision):
         expected = reference.rollout_energy(*arguments_of(case, rollout), 0.1, weight)
@@ -115,9 +115,9 @@ def test_a_lower_precision_is_another_one(fused: torch.device) -> None:
     case = shaped_case("ragged")
     with torch.no_grad():
         exact = reference.rollout_energy(*arguments_of(case, 3))
-    off = [float((energies_of(case.on(fused), 3, p).cpu() - exact).abs().max()) for p in PRECISIONS]
-    assert 4 * off[0] < off[1]
-    assert 2 * off[1] < off[2]
+    fp32, tf32, bf16 = (float((energies_of(case.on(fused), 3, p).cpu() - exact).abs().max()) for p in PRECISIONS)
+    assert 10 * fp32 < tf32
+    assert 2 * tf32 < bf16
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -160,11 +160,10 @@ def test_unobserved_entities_do_not_count(fused: torch.device, precision: str) -
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("number", [float("inf"), 3e38])
-def test_a_system_that_runs_away_leaves_its_tile_alone(fused: torch.device, number: float, precision: str) -> None:
+def test_a_system_that_runs_away_leaves_its_tile_alone(fused: torch.device, precision: str) -> None:
     case = shaped_case("ragged").on(fused)
     before = energies_of(case, 3, precision)
-    case.trajectories[2][:] = number
+    case.trajectories[2][:] = 3e38
     after = energies_of(case, 3, precision)
     assert not bool(torch.isfinite(after[2]))
     others = torch.tensor([0, 1, 3])

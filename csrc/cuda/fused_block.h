@@ -16,9 +16,9 @@ struct EnergyJob {
   SystemRange range;
   Segments segments;
   ErrorView<float> error;
-  int64_t rollouts;           // pairs * systems of the range
-  int64_t all_edges;          // of the mega-graph
-  const float* states;        // TrajectoryView::states
+  int64_t rollouts;   // pairs * systems of the range
+  int64_t all_edges;  // of the mega-graph
+  TrajectoryView<float> trajectories;
   const uint8_t* edge_types;  // [structures, all_edges]
   const uint8_t* node_types;  // [V], or null
   const uint8_t* observed;    // [V], or null
@@ -50,6 +50,7 @@ struct Block {
   __device__ int64_t* first_edge() const { return at<int64_t>(layout.first_edge); }
   __device__ float* sums() const { return at<float>(layout.sums); }
   __device__ float* states() const { return at<float>(layout.states); }
+  __device__ float* scale() const { return at<float>(layout.scale); }
   __device__ int32_t* length() const { return at<int32_t>(layout.length); }
   __device__ Pass* passes() const { return at<Pass>(layout.passes); }
   __device__ int32_t* counts() const { return at<int32_t>(layout.counts); }
@@ -87,7 +88,8 @@ __device__ inline int find_rollout(const uint16_t* begin, int rollouts, int item
   return low;
 }
 
-// Sorts a tile's rows by module, roll-out after roll-out and in the graph's order inside one.
+// Sorts a tile's rows by module, those of absent entities left out, roll-out after roll-out and in the graph's order
+// inside one.
 class TileSorter {
  public:
   __device__ TileSorter(const EnergyJob& job, const Block& block)
@@ -130,7 +132,8 @@ class TileSorter {
     const int64_t start = rollout.segment * segments.length, left = segments.frames - 1 - start;
     block_.node_begin()[g] = static_cast<uint16_t>(end - begin);
     block_.edge_begin()[g] = static_cast<uint16_t>(range.in_offset[end] - range.in_offset[begin]);
-    block_.place()[g] = (segments.frames * begin + start * (end - begin)) * job_.library.features;
+    block_.place()[g] = segments.frames * begin + start * (end - begin);
+    block_.scale()[g] = step_scale_of(job_.trajectories.step_scale, system);
     block_.first_node()[g] = begin;
     block_.first_edge()[g] = range.in_offset[begin];
     block_.length()[g] = static_cast<int32_t>(left < segments.length ? left : segments.length);
@@ -161,9 +164,12 @@ class TileSorter {
       block_.rollout()[v] = static_cast<uint8_t>(g);
       block_.in_begin()[v] =
           static_cast<uint16_t>(block_.edge_begin()[g] + job_.range.in_offset[node] - block_.first_edge()[g]);
-      node_[v] = job_.node_types == nullptr ? uint8_t{0} : job_.node_types[node];
+      const int64_t start = block_.place()[g] + local;
+      const bool absent = !is_present(job_.trajectories.present, start);
+      const uint8_t type = job_.node_types == nullptr ? uint8_t{0} : job_.node_types[node];
+      node_[v] = absent ? kNoModule : type;
       for (int d = 0; d < features; ++d) {
-        block_.states()[v * features + d] = job_.states[block_.place()[g] + local * features + d];
+        block_.states()[v * features + d] = absent ? 0.0f : job_.trajectories.states[start * features + d];
       }
     }
     for (int i = block_.thread; i < nodes * message; i += kThreads) block_.sums()[i] = 0.0f;
@@ -177,7 +183,11 @@ class TileSorter {
       const int g = find_rollout(block_.edge_begin(), block_.rollouts, e);
       const Rollout rollout = rollout_of(block_.first + g, job_.range.systems, structures);
       const int type = job_.edge_types[rollout.structure * job_.all_edges + edge_of(e, g)];
-      edge_[e] = type < job_.library.first_type ? kNoModule : static_cast<uint8_t>(type - job_.library.first_type);
+      const int64_t start = block_.place()[g] - block_.first_node()[g];
+      const bool idle = type < job_.library.first_type ||
+                        !is_present(job_.trajectories.present, start + job_.range.sender[edge_of(e, g)]) ||
+                        !is_present(job_.trajectories.present, start + job_.range.receiver[edge_of(e, g)]);
+      edge_[e] = idle ? kNoModule : static_cast<uint8_t>(type - job_.library.first_type);
     }
   }
 
@@ -226,6 +236,7 @@ class TileSorter {
 
   __device__ void place_rows() {
     for (int v = block_.thread; v < block_.nodes(); v += kThreads) {
+      if (node_[v] == kNoModule) continue;
       const int g = block_.rollout()[v];
       block_.node()[row_of(node_, v, block_.node_begin()[g], g, job_.library.edge.modules + node_[v])] =
           static_cast<uint8_t>(v);

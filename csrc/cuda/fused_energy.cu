@@ -134,9 +134,11 @@ __device__ void run_nodes(const EnergyJob& job, const Block& block, const Pass& 
     }
     product.for_results([&](int row, int column, float first, float second) {
       if (row >= pass.rows) return;
-      float* const state = block.states() + block.node()[pass.first + row] * features;
-      if (column < features) state[column] += first;
-      if (column + 1 < features) state[column + 1] += second;
+      const int node = block.node()[pass.first + row];
+      const float scale = block.scale()[block.rollout()[node]];
+      float* const state = block.states() + node * features;
+      if (column < features) state[column] += scale * first;
+      if (column + 1 < features) state[column + 1] += scale * second;
     });
   }
 }
@@ -146,8 +148,10 @@ __device__ inline double error_of(const EnergyJob& job, const Block& block, int 
   const int g = block.rollout()[v], local = v - block.node_begin()[g], features = job.library.features;
   if (step > block.length()[g]) return 0.0;
   if (job.observed != nullptr && job.observed[block.first_node()[g] + local] == 0) return 0.0;
-  const int64_t frame = static_cast<int64_t>(step) * block.entities(g);
-  const float* const recorded = job.states + block.place()[g] + (frame + local) * features;
+  const int64_t start = block.place()[g] + local, now = start + static_cast<int64_t>(step) * block.entities(g);
+  const TrajectoryView<float>& trajectories = job.trajectories;
+  if (!is_present(trajectories.present, start) || !is_present(trajectories.present, now)) return 0.0;
+  const float* const recorded = trajectories.states + now * features;
   return transition_error(job.error, weighted_square(job.error, block.states() + v * features, recorded, features));
 }
 
@@ -241,6 +245,7 @@ void rollout_energy(const RolloutProblem<float>& problem, int64_t first_system, 
   FusedLibrary library;
   lay_out(problem.library, execution.precision, &library);
   const Buffer<uint32_t> packed = packed_weights(library, problem.library.parameters, execution);
+  const Buffer<int64_t> compared = compared_predictions(problem, execution);
   const Segments segments(problem.trajectories.steps, problem.rollout, structures);
   const auto bytes = [&](const SystemChunk& chunk) {
     return segments.pairs() * (chunk.end_system - chunk.first_system) * static_cast<int64_t>(sizeof(double));
@@ -276,7 +281,7 @@ void rollout_energy(const RolloutProblem<float>& problem, int64_t first_system, 
                         problem.error,
                         systems.rollouts,
                         graph.edges,
-                        problem.trajectories.states,
+                        problem.trajectories,
                         edge_types,
                         problem.node_types,
                         problem.observed,
@@ -285,7 +290,7 @@ void rollout_energy(const RolloutProblem<float>& problem, int64_t first_system, 
                         sums.data()};
     launch_shared("fused_energy", kernel_for(library), ceil_div(systems.rollouts, shape.rollouts), kThreads,
                   layout.bytes, execution, job);
-    mean_errors(problem, range, segments, sums.data(), range.systems, energy, execution);
+    mean_errors(problem, range, segments, compared.data(), sums.data(), range.systems, energy, execution);
   });
 }
 

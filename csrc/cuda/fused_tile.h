@@ -85,11 +85,12 @@ struct SharedLayout {
   int activations;  // uint32_t [rows, stride]
   int ring;         // uint32_t [stages, widest * kChunkWords]
   int errors;       // double [nodes]
-  int place;        // int64_t [rollouts] where the recording of its first state is
+  int place;        // int64_t [rollouts] its first recorded state, counted in states
   int first_node;   // int64_t [rollouts] of the system, in the mega-graph
   int first_edge;   // int64_t [rollouts]
   int sums;         // float [nodes, message]
   int states;       // float [nodes, features]
+  int scale;        // float [rollouts] of a step
   int length;       // int32_t [rollouts] steps
   int passes;       // Pass [most_passes]
   int counts;       // int32_t [2] passes, and steps of the longest roll-out
@@ -121,6 +122,7 @@ inline SharedLayout shared_layout(const FusedLibrary& library, const TileShape& 
   layout.first_edge = take(8 * shape.rollouts);
   layout.sums = take(int64_t{4} * shape.nodes * library.message);
   layout.states = take(4 * shape.nodes * library.features);
+  layout.scale = take(4 * shape.rollouts);
   layout.length = take(4 * shape.rollouts);
   layout.passes = take(static_cast<int64_t>(sizeof(Pass)) * most_passes(library, shape));
   layout.counts = take(8);

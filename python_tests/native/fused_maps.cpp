@@ -190,6 +190,7 @@ void check_shared_memory() {
           {at.first_edge, 8 * shape.rollouts},
           {at.sums, 4 * shape.nodes * library.message},
           {at.states, 4 * shape.nodes * library.features},
+          {at.scale, 4 * shape.rollouts},
           {at.length, 4 * shape.rollouts},
           {at.passes, static_cast<int64_t>(sizeof(Pass)) * most_passes(library, shape)},
           {at.counts, 8},

@@ -1,4 +1,4 @@
-"""Scoring from products in bfloat16 (:func:`nri_fast.ops.bf16_scoring`): how much faster, what it decides otherwise.
+"""Scoring in bfloat16 (:func:`nri_fast.ops.scoring_precision`): how much faster, and what it decides otherwise.
 
 The decisions are those of a library that has learned charged particles for a while, on systems that it has not seen:
 receivers' best assignments by all transitions, and random changes of one edge that Metropolis accepts by roll-outs of
@@ -58,7 +58,7 @@ def in_bf16(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
     """The same work, its products in bf16."""
 
     def rounded() -> Tensor:
-        with ops.bf16_scoring():
+        with ops.scoring_precision("bf16"):
             return work()
 
     return rounded

@@ -55,7 +55,8 @@ ONE_BY_ONE = "a call for each proposal, energy and decision"
 AGREED_SWEEPS = 20
 TURN = 0.02  # seconds between two events, at least
 MOST_AT_ONCE = 1000  # repetitions between two events
-TOLERANCE, TF32_TOLERANCE = 1e-4, 5e-2  # of the largest value; TF32 rounds to 11 bits, over ten steps and more
+# Of the largest value. TF32 rounds to 11 bits and bf16 to 8, over ten steps and more.
+TOLERANCE, TF32_TOLERANCE, BF16_TOLERANCE = 1e-4, 5e-2, 0.4
 DATA_SET = 50_000  # systems of the paper's data sets
 # Rows of an edge module at a time, and of assignments: what keeps a GPU busy, within tens of gigabytes.
 CHUNK_EDGES, CHUNK_EDGES_WITH_GRADIENT, CHUNK_ROWS = 1 << 20, 1 << 18, 1 << 22
@@ -292,6 +293,8 @@ def energy_rows(
         parameters = problem.library.flat_parameters().detach()
         ours = functools.partial(problem.energies, parameters)
         contest = Round(device, ours())
+        if device.type == "cuda" and not with_compiled:
+            enter_precisions(contest, ours)
         for name, make in rollout_peers(problem, with_compiled).items():
             enter_energies(contest, name, make, device)
         if not with_compiled:
@@ -303,6 +306,20 @@ def energy_rows(
     for case in effort.cases():
         if not with_compiled or case.systems == max(effort.systems):
             yield functools.partial(row, case)
+
+
+def enter_precisions(contest: Round, ours: Callable[[], Tensor]) -> None:
+    """Our own energies from products of rounded numbers."""
+
+    def entered(precision: str) -> tuple[Work, Callable[[], Tensor]]:
+        def energies() -> Tensor:
+            with ops.scoring_precision(precision):
+                return ours()
+
+        return energies, energies
+
+    contest.peer(f"{OURS}, TF32", lambda: entered("tf32"), TF32_TOLERANCE)
+    contest.peer(f"{OURS}, bf16", lambda: entered("bf16"), BF16_TOLERANCE)
 
 
 def enter_energies(contest: Round, name: str, make: Callable[[], TorchRollouts], device: torch.device) -> None:

@@ -300,11 +300,15 @@ const char* cuda_build() {
 PYBIND11_MODULE(_core, m) {
   m.doc() = "Kernels of nri_fast: addresses in, addresses out. Use nri_fast.ops or the functions above it.";
 
+  py::enum_<nri::Precision>(m, "Precision")
+      .value("fp32", nri::Precision::fp32)
+      .value("tf32", nri::Precision::tf32)
+      .value("bf16", nri::Precision::bf16);
   py::class_<Place>(m, "Place")
-      .def(py::init([](bool cuda, int threads, int ordinal, Address stream, bool bf16) {
-             return Place{cuda, {threads, ordinal, at<void>(stream), bf16}};
+      .def(py::init([](bool cuda, int threads, int ordinal, Address stream, nri::Precision precision) {
+             return Place{cuda, {threads, ordinal, at<void>(stream), precision}};
            }),
-           arg("cuda"), arg("threads"), arg("ordinal"), arg("stream"), arg("bf16") = false);
+           arg("cuda"), arg("threads"), arg("ordinal"), arg("stream"), arg("precision") = nri::Precision::fp32);
   py::class_<Layout>(m, "Layout")
       .def(py::init([](int64_t features, int64_t edge_types, int64_t node_types, bool silent,
                        std::vector<int64_t> edge_sizes, std::vector<int64_t> node_sizes) {

@@ -6,14 +6,34 @@ interpreter lock is released while an operation runs.
 """
 
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import ClassVar, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
+class Precision:
+    """What products of fp32 numbers are made of where energies and scores are computed."""
+
+    fp32: ClassVar[Precision]
+    tf32: ClassVar[Precision]
+    bf16: ClassVar[Precision]
+    __members__: ClassVar[dict[str, Precision]]
+    def __init__(self, value: int) -> None: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __index__(self) -> int: ...
+    def __int__(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> int: ...
+
 class Place:
-    """Where to run: CPU threads, or a CUDA device and stream."""
-    def __init__(self, cuda: bool, threads: int, ordinal: int, stream: int, bf16: bool = False) -> None: ...
+    """Where to run: CPU threads, or a CUDA device and stream; and how exactly."""
+    def __init__(
+        self, cuda: bool, threads: int, ordinal: int, stream: int, precision: Precision = Precision.fp32
+    ) -> None: ...
 
 class Layout:
     """A module library without its weights (LibraryView in csrc/common/views.h)."""

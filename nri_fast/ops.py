@@ -28,7 +28,7 @@ COUNTS = ("proposed", "accepted", "accepted_worsening", "not_finite")
 
 _threads = _core.hardware_threads()
 _emulate_cuda = False
-_bf16 = False
+_precision = _core.Precision.fp32
 
 
 def set_threads(threads: int) -> None:
@@ -73,27 +73,36 @@ def emulated_cuda() -> Iterator[None]:
 
 
 @contextmanager
-def bf16_scoring() -> Iterator[None]:
-    """Energies and heat-bath scores of float32 tensors from products in bfloat16, up to twice as fast.
+def scoring_precision(precision: str) -> Iterator[None]:
+    """Energies and heat-bath scores of float32 tensors from products of rounded numbers meanwhile, which is faster.
 
-    Layers with at least 32 inputs and more than four outputs round their inputs and weights to bfloat16 (8 bits of
-    mantissa) and add up in float32; the others, and all gradients and forecasts, are as always. Scores come out with
-    relative errors of a percent or so, and near-ties between structures are decided differently: see
-    ``python -m bench bf16``.
+    Gradients, forecasts and float64 tensors are as always, and so are operations that have no such kernel. States,
+    beside which a step's change is small, are never rounded. Scores in bf16 come out with relative errors of a percent
+    or so, and near-ties between structures are decided differently: see ``python -m bench bf16``.
+
+    Parameters
+    ----------
+    precision : str
+        ``"fp32"``, as always: on a GPU products are made of three in TF32, as exact as plain ones or nearly so.
+        ``"tf32"``: GPU only. Roll-out energies round factors to 11 bits of mantissa.
+        ``"bf16"``: factors have 8 bits. On a processor with AVX-512 BF16: energies and scores, layers with at least 32
+        inputs and more than four outputs. On a GPU: roll-out energies, all layers.
 
     Raises
     ------
+    ValueError
+        If there is no such precision.
     RuntimeError
-        If this processor, or this build, has no such instructions (AVX-512 BF16).
+        When a score is asked for and this processor, or this build, has no such instructions.
     """
-    global _bf16
-    if not _core.bf16_available():
-        raise RuntimeError("bf16_scoring: expected a processor (and a build) with AVX-512 BF16, got none")
-    before, _bf16 = _bf16, True
+    global _precision
+    if precision not in ("fp32", "tf32", "bf16"):
+        raise ValueError(f"precision: expected 'fp32', 'tf32' or 'bf16', got {precision!r}")
+    before, _precision = _precision, getattr(_core.Precision, precision)
     try:
         yield
     finally:
-        _bf16 = before
+        _precision = before
 
 
 @dataclass(frozen=True)
@@ -120,20 +129,23 @@ class ErrorMeasure:
         return _core.ErrorMeasure(self.scale_squared is not None, self.scale_squared or 0.0, self.weight.data_ptr())
 
 
-def _place(tensor: Tensor) -> _core.Place:
+def _place(tensor: Tensor, precision: _core.Precision = _core.Precision.fp32) -> _core.Place:
     if tensor.is_cuda:
         index = tensor.device.index
-        return _core.Place(True, 1, index, torch.cuda.current_stream(index).cuda_stream)
-    return _core.Place(_emulate_cuda, _threads, 0, 0)
+        return _core.Place(True, 1, index, torch.cuda.current_stream(index).cuda_stream, precision)
+    return _core.Place(_emulate_cuda, _threads, 0, 0, precision)
 
 
 def _scoring_place(tensor: Tensor) -> _core.Place:
-    """Of energies and scores, which :func:`bf16_scoring` is about."""
-    if not _bf16 or tensor.dtype != torch.float32:
+    """Of energies and scores, which :func:`scoring_precision` is about."""
+    if tensor.dtype != torch.float32:
         return _place(tensor)
-    if tensor.is_cuda or _emulate_cuda:
-        raise RuntimeError("bf16_scoring: expected tensors on the CPU, got CUDA tensors")
-    return _core.Place(False, _threads, 0, 0, True)
+    if not (tensor.is_cuda or _emulate_cuda):
+        if _precision == _core.Precision.tf32:
+            raise RuntimeError("scoring_precision: tf32 expects CUDA tensors, got tensors on the CPU")
+        if _precision == _core.Precision.bf16 and not _core.bf16_available():
+            raise RuntimeError("scoring_precision: bf16 expects a processor (and a build) with AVX-512 BF16, got none")
+    return _place(tensor, _precision)
 
 
 def _address(tensor: Tensor | None) -> int:

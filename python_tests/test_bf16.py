@@ -51,7 +51,7 @@ def test_energy_equals_oracle_with_rounded_layers(case: Case) -> None:
     with torch.no_grad():
         with rounded_layers(case.library):
             expected = reference.rollout_energy(*arguments)
-        with ops.bf16_scoring():
+        with ops.scoring_precision("bf16"):
             got = rollout_energy(*arguments)
         exact = rollout_energy(*arguments)
     assert_close(got, expected, 1e-3)  # sums in another order may round a hidden number the other way
@@ -64,7 +64,7 @@ def test_scores_are_near_the_exact_ones(case: Case) -> None:
     options = {"node_types": case.node_types, "error": "robust", "scale_squared": 0.1}
     with torch.no_grad():
         exact = heat_bath_scores(*arguments, **options)
-        with ops.bf16_scoring():
+        with ops.scoring_precision("bf16"):
             rounded = heat_bath_scores(*arguments, **options)
     assert not torch.equal(exact, rounded)
     assert_close(rounded, exact, 1e-2)
@@ -79,7 +79,7 @@ def test_energy_does_not_know_its_batch(case: Case) -> None:
     def energies() -> Tensor:
         return ops.rollout_energy(case.library, parameters, case.graph, states, 8, types, case.node_types, 3, error)
 
-    with ops.bf16_scoring():
+    with ops.scoring_precision("bf16"):
         before = energies()
         ops.set_threads(1)
         try:
@@ -97,7 +97,7 @@ def test_gradients_and_doubles_are_as_always(case: Case) -> None:
         return list(torch.autograd.grad(energy.sum(), parameters))
 
     before = gradients()
-    with ops.bf16_scoring():
+    with ops.scoring_precision("bf16"):
         after = gradients()
     for a, b in zip(before, after, strict=True):
         assert_same_bits(a, b)
@@ -105,11 +105,12 @@ def test_gradients_and_doubles_are_as_always(case: Case) -> None:
     arguments = (double.library, double.graph, double.trajectories, double.edge_types, double.node_types, 3)
     with torch.no_grad():
         exact = rollout_energy(*arguments)
-        with ops.bf16_scoring():
+        with ops.scoring_precision("bf16"):
             assert_same_bits(exact, rollout_energy(*arguments))
 
 
-def test_refused_where_the_processor_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_where_the_processor_has_none(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_core, "bf16_available", lambda: False)
-    with pytest.raises(RuntimeError, match="AVX-512 BF16"), ops.bf16_scoring():
-        pass
+    arguments = (case.library, case.graph, case.trajectories, case.edge_types, case.node_types, 3)
+    with pytest.raises(RuntimeError, match="AVX-512 BF16"), ops.scoring_precision("bf16"), torch.no_grad():
+        rollout_energy(*arguments)

@@ -91,13 +91,18 @@ struct ErrorView {
   const T* weight;       // [features], all ones for the plain mean squared error
 };
 
-// Where and how an operation runs. threads and bf16 are read by the CPU backend, stream (a cudaStream_t) and ordinal by
-// the CUDA one. With bf16, fp32 energies and scores are computed from products of numbers rounded to bfloat16.
+// What products of fp32 numbers are made of where energies and scores are computed. fp32: nothing is rounded that plain
+// fp32 would not round, or about so. tf32, bf16: factors are rounded to 11 or 8 bits of mantissa, sums are fp32. A
+// backend that has no such kernel for an operation computes it in fp32; float64 is never rounded.
+enum class Precision : int32_t { fp32 = 0, tf32 = 1, bf16 = 2 };
+
+// Where and how an operation runs. threads is read by the CPU backend, stream (a cudaStream_t) and ordinal by the CUDA
+// one.
 struct Execution {
   int32_t threads;
   int32_t ordinal;
   void* stream;
-  bool bf16;
+  Precision precision;
 };
 
 }  // namespace nri

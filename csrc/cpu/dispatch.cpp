@@ -98,8 +98,9 @@ namespace {
 // Whether a call of scalar type T is one for the bf16 kernels.
 template <typename T>
 bool in_bf16(const Execution& execution) {
-  if (!execution.bf16) return false;
-  if (!std::is_same_v<T, float>) throw std::invalid_argument("bf16: expected float32 tensors, got float64");
+  if (execution.precision == Precision::fp32) return false;
+  if (!std::is_same_v<T, float>) throw std::invalid_argument("precision: expected float32 tensors, got float64");
+  if (execution.precision == Precision::tf32) throw std::invalid_argument("tf32: expected a GPU, got a processor");
   if (!bf16_available()) throw std::runtime_error("bf16: this processor or this build has no such kernels");
   return true;
 }

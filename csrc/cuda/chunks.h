@@ -5,15 +5,15 @@
 
 namespace nri::cuda {
 
-// Calls work(chunk) until all systems are done, with smaller chunks when memory runs out. `work` allocates before it
-// writes any result.
+// Calls work(chunk) until systems first_system .. end_system - 1 are done, with smaller chunks when memory runs out.
+// `work` allocates before it writes any result.
 template <typename Bytes, typename Work>
-void for_system_chunks(int64_t systems, int64_t replicas, const Execution& execution, const Bytes& bytes,
-                       const Work& work) {
-  if (systems == 0) return;
+void for_system_chunks(int64_t first_system, int64_t end_system, int64_t replicas, const Execution& execution,
+                       const Bytes& bytes, const Work& work) {
+  if (first_system == end_system) return;
   int64_t budget = workspace_budget(execution);
-  for (int64_t first = 0; first < systems;) {
-    const SystemChunk chunk = plan_chunk(first, systems, replicas, budget, bytes);
+  for (int64_t first = first_system; first < end_system;) {
+    const SystemChunk chunk = plan_chunk(first, end_system, replicas, budget, bytes);
     try {
       work(chunk);
       first = chunk.end_system;

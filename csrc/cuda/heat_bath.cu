@@ -249,7 +249,7 @@ void heat_bath_scores_impl(const HeatBathProblem<T>& problem, T* scores, const E
   const auto bytes = [&](const SystemChunk& chunk) {
     return HeatBathChunk<T>::bytes(problem, {chunk.first_system, chunk.end_system, 0, chunk.replicas}, 1, false);
   };
-  for_system_chunks(graph.systems, problem.transitions, execution, bytes, [&](const SystemChunk& chunk) {
+  for_system_chunks(0, graph.systems, problem.transitions, execution, bytes, [&](const SystemChunk& chunk) {
     const Unit span{chunk.first_system, chunk.end_system, 0, chunk.replicas};
     const int64_t classes = problem.library.edge_types - problem.library.first_type();
     const int64_t rows = rows_of(problem, span.first_system, span.end_system);

@@ -50,29 +50,42 @@ inline cudaStream_t stream_of(const Execution& execution) { return static_cast<c
 
 NRI_HOST_DEVICE constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// With `shared_bytes` of dynamic shared memory, more than the usual 48 KiB if the device has them.
 template <typename... Parameters, typename... Arguments>
-void launch(const char* name, void (*kernel)(Parameters...), int64_t blocks, int threads, const Execution& execution,
-            const Arguments&... arguments) {
+void launch_shared(const char* name, void (*kernel)(Parameters...), int64_t blocks, int threads, int64_t shared_bytes,
+                   const Execution& execution, const Arguments&... arguments) {
   if (blocks == 0) return;
   if (blocks < 0 || blocks > 2147483647) {
     throw std::runtime_error(std::string(name) + ": expected 0 to 2147483647 blocks, got " + std::to_string(blocks));
   }
   const DeviceGuard guard(execution.ordinal);
 #if defined(NRI_CUDA_EMULATED)
-  emulator::block_runner().run(name, blocks, static_cast<unsigned>(threads),
+  emulator::block_runner().run(name, blocks, static_cast<unsigned>(threads), static_cast<size_t>(shared_bytes),
                                [&] { kernel(static_cast<Parameters>(arguments)...); });
 #else
+  if (shared_bytes > 48 * 1024) {
+    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(shared_bytes)),
+          name);
+  }
   std::tuple<Parameters...> values(static_cast<Parameters>(arguments)...);
   std::apply(
       [&](auto&... value) {
         void* pointers[] = {&value...};
         check(cudaLaunchKernel(reinterpret_cast<const void*>(kernel), dim3(static_cast<unsigned>(blocks)),
-                               dim3(static_cast<unsigned>(threads)), pointers, 0, stream_of(execution)),
+                               dim3(static_cast<unsigned>(threads)), pointers, static_cast<size_t>(shared_bytes),
+                               stream_of(execution)),
               name);
       },
       values);
 #endif
   check(cudaGetLastError(), name);
+}
+
+template <typename... Parameters, typename... Arguments>
+void launch(const char* name, void (*kernel)(Parameters...), int64_t blocks, int threads, const Execution& execution,
+            const Arguments&... arguments) {
+  launch_shared(name, kernel, blocks, threads, 0, execution, arguments...);
 }
 
 // One thread an element. The kernel compares global_index() with the count, which is its first parameter.

@@ -1,6 +1,7 @@
 #include <limits>
 
 #include "cuda/chunks.h"
+#include "cuda/fused_energy.h"
 #include "cuda/message_passing.h"
 #include "cuda/rollout_states.h"
 #include "ops/rollout_energy.h"
@@ -29,18 +30,18 @@ __global__ void copy_states(int64_t elements, SystemRange range, int64_t frames,
          index % features] = is_present(present, range.first_node + node) ? x[index] : absent;
 }
 
+// Energies of systems first_system .. end_system - 1.
 template <typename T>
-void rollout_energy_impl(const RolloutProblem<T>& problem, int64_t structures, const uint8_t* edge_types, T* energy,
-                         const Execution& execution) {
+void rollout_energy_of(const RolloutProblem<T>& problem, int64_t first_system, int64_t end_system, int64_t structures,
+                       const uint8_t* edge_types, T* energy, const Execution& execution) {
   const GraphView& graph = problem.graph;
-  if (structures == 0) return;
   const Segments segments(problem.trajectories.steps, problem.rollout, structures);
   const TrajectoryView<T>& trajectories = problem.trajectories;
   const Buffer<int64_t> compared = compared_predictions(problem, execution);
   const auto bytes = [&](const SystemChunk& chunk) {
     return chunk_bytes(problem.library, graph, segments.pairs(), chunk);
   };
-  for_system_chunks(graph.systems, segments.pairs(), execution, bytes, [&](const SystemChunk& chunk) {
+  for_system_chunks(first_system, end_system, segments.pairs(), execution, bytes, [&](const SystemChunk& chunk) {
     const SystemRangeHolder holder(graph, chunk.first_system, chunk.end_system, execution);
     const SystemRange& range = holder.view();
     MessagePassing<T> step(problem.library, range, {0, range.edges}, {0, range.nodes}, chunk.replicas, execution);
@@ -70,12 +71,25 @@ void rollout_energy_impl(const RolloutProblem<T>& problem, int64_t structures, c
   });
 }
 
+void rollout_energy_impl(const RolloutProblem<double>& problem, int64_t structures, const uint8_t* edge_types,
+                         double* energy, const Execution& execution) {
+  rollout_energy_of(problem, 0, problem.graph.systems, structures, edge_types, energy, execution);
+}
+
+void rollout_energy_impl(const RolloutProblem<float>& problem, int64_t structures, const uint8_t* edge_types,
+                         float* energy, const Execution& execution) {
+  fused::for_runs(problem, execution, [&](int64_t first_system, int64_t end_system, bool is_fused) {
+    const auto energies = is_fused ? fused::rollout_energy : rollout_energy_of<float>;
+    energies(problem, first_system, end_system, structures, edge_types, energy, execution);
+  });
+}
+
 template <typename T>
 void forecast_impl(const ForecastProblem<T>& problem, T* states, const Execution& execution) {
   const GraphView& graph = problem.graph;
   const int64_t features = problem.library.features;
   const auto bytes = [&](const SystemChunk& chunk) { return chunk_bytes(problem.library, graph, 1, chunk); };
-  for_system_chunks(graph.systems, 1, execution, bytes, [&](const SystemChunk& chunk) {
+  for_system_chunks(0, graph.systems, 1, execution, bytes, [&](const SystemChunk& chunk) {
     const SystemRangeHolder holder(graph, chunk.first_system, chunk.end_system, execution);
     const SystemRange& range = holder.view();
     MessagePassing<T> step(problem.library, range, {0, range.edges}, {0, range.nodes}, 1, execution);
@@ -98,7 +112,7 @@ void forecast_impl(const ForecastProblem<T>& problem, T* states, const Execution
 #define NRI_DEFINE(T)                                                                                             \
   void rollout_energy(const RolloutProblem<T>& problem, int64_t structures, const uint8_t* edge_types, T* energy, \
                       const Execution& execution) {                                                               \
-    rollout_energy_impl(problem, structures, edge_types, energy, execution);                                      \
+    if (structures != 0) rollout_energy_impl(problem, structures, edge_types, energy, execution);                 \
   }                                                                                                               \
   void forecast(const ForecastProblem<T>& problem, T* states, const Execution& execution) {                       \
     forecast_impl(problem, states, execution);                                                                    \

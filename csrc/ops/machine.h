@@ -10,7 +10,7 @@ namespace nri {
 namespace cpu {
 std::vector<std::string> built_variants();  // best first, for instance {"avx512", "avx2", "generic"}
 std::string chosen_variant();               // the one this processor (or NRI_FAST_CPU_VARIANT) selects
-bool bf16_available();                      // Execution::bf16 was built and runs on this processor
+bool bf16_available();                      // Precision::bf16 was built and runs on this processor
 int hardware_threads();                     // processors this process may run on
 // Runs `blocks` blocks of multiply-adds between registers (float, the chosen variant's vectors) on `threads` threads
 // and returns how many floating-point operations that were, a multiply-add being two. The caller holds the clock.

@@ -1,8 +1,9 @@
 // Roll-out energy: how badly the modules, wired by a structure, predict a system's recorded trajectory.
 //
 // One step of message passing, for every system at once:
-//   m_e = f_{edge_type[e]}([x_sender, x_receiver])     a_v = sum of m_e over v's incoming edges, in CSR order
+//   m_e = f_{edge_type[e]}([x_sender, x_receiver])     a_v = sum of m_e over v's incoming edges, in CSR order (*)
 //   x_v <- x_v + step_scale * g_{node_type[v]}([a_v, x_v])
+// (*) The fused CUDA kernels add type by type, in CSR order inside a type.
 // The state restarts from the recorded one at steps 0, R, 2R, ..., rolls R steps each time (fewer at the end), and
 // every predicted state is compared with the recorded one, if both are there (`present`, common/views.h). energy = mean
 // over the (step, entity) compared of the error of common/views.h. With the squared error and unit weights that is the

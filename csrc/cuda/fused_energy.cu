@@ -1,0 +1,297 @@
+#include <map>
+
+#include "cuda/chunks.h"
+#include "cuda/fused_energy.h"
+#include "cuda/fused_product.h"
+#include "cuda/fused_weights.h"
+#include "cuda/transition_error.h"
+
+namespace nri::cuda::fused {
+namespace {
+
+constexpr int kWarps = kThreads / kWarpLanes;
+
+// Fills the rows of a pass with a module's input. input_of(row of the pass, input): the number that belongs there.
+template <Precision kPrecision, typename Input>
+__device__ void gather(const Block& block, const Pass& pass, const FusedLayer& layer, const Input& input_of) {
+  constexpr int kColumns = columns_of_word(kPrecision);
+  const int lane = block.thread % kWarpLanes;
+  for (int row = block.thread / kWarpLanes; row < round_up(pass.rows, 16); row += kWarps) {
+    for (int word = lane; word < layer.words(); word += kWarpLanes) {
+      float value[2] = {0.0f, 0.0f};
+      NRI_CUDA_UNROLL
+      for (int i = 0; i < kColumns; ++i) {
+        const Column column = column_of(layer, word * kColumns + i);
+        if (column.part == Part::nothing || row >= pass.rows) continue;
+        const float x = input_of(row, column.input);
+        const float high = column.part == Part::whole ? x : high_part<kPrecision>(x);
+        value[i] = column.part == Part::low_by_high ? x - high : high;
+      }
+      block.activations()[row * block.layout.stride + word] = word_of<kPrecision>(value[0], value[1]);
+    }
+  }
+}
+
+// ReLU and the next layer's input. Messages are not rounded to TF32: they are added up first.
+template <Precision kPrecision, typename Product>
+__device__ void store(const Block& block, const Product& product, bool as_message) {
+  product.for_results([&](int row, int column, float first, float second) {
+    first = first < 0.0f ? 0.0f : first;  // a NaN passes
+    second = second < 0.0f ? 0.0f : second;
+    uint32_t* const place = block.activations() + row * block.layout.stride;
+    if (kPrecision == Precision::bf16) {
+      place[column / 2] = to_bf16_pair(first, second);
+    } else if (kPrecision == Precision::fp32 || as_message) {
+      *reinterpret_cast<uint2*>(place + column) = make_uint2(bits_of(first), bits_of(second));
+    } else {
+      *reinterpret_cast<uint2*>(place + column) = make_uint2(to_tf32(first), to_tf32(second));
+    }
+  });
+}
+
+// Adds the messages of a pass to their receivers' sums, in the order of the edges. A warp takes a receiver.
+template <Precision kPrecision, int kWidest>
+__device__ void add_messages(const Block& block, const Pass& pass, int message) {
+  constexpr int kColumns = columns_of_word(kPrecision);
+  constexpr int kWords = kWidest / kColumns / kWarpLanes;  // of a lane
+  const int lane = block.thread % kWarpLanes, nodes = block.nodes();
+  for (int v = block.thread / kWarpLanes; v < nodes; v += kWarps) {
+    float sum[kWords][kColumns];
+    float* const sums = block.sums() + v * message;
+    NRI_CUDA_UNROLL
+    for (int w = 0; w < kWords; ++w) {
+      NRI_CUDA_UNROLL
+      for (int i = 0; i < kColumns; ++i) {
+        const int column = (lane + kWarpLanes * w) * kColumns + i;
+        sum[w][i] = column < message ? sums[column] : 0.0f;
+      }
+    }
+    for (int e = block.in_begin()[v]; e < block.in_begin()[v + 1]; ++e) {
+      const int row = block.edge_row()[e] - pass.first;  // far beyond for kNoRow
+      if (row < 0 || row >= pass.rows) continue;
+      const uint32_t* const words = block.activations() + row * block.layout.stride + lane;
+      NRI_CUDA_UNROLL
+      for (int w = 0; w < kWords; ++w) {
+        if ((lane + kWarpLanes * w) * kColumns >= message) continue;
+        const uint32_t word = words[kWarpLanes * w];
+        if (kPrecision == Precision::bf16) {
+          sum[w][0] += low_bf16(word);
+          sum[w][kColumns - 1] += high_bf16(word);
+        } else {
+          sum[w][0] += float_of(word);
+        }
+      }
+    }
+    NRI_CUDA_UNROLL
+    for (int w = 0; w < kWords; ++w) {
+      NRI_CUDA_UNROLL
+      for (int i = 0; i < kColumns; ++i) {
+        const int column = (lane + kWarpLanes * w) * kColumns + i;
+        if (column < message) sums[column] = sum[w][i];
+      }
+    }
+  }
+}
+
+// Edges of one module: inputs, layers, messages into sums. Ends with a barrier.
+template <Precision kPrecision, int kWidest>
+__device__ void run_edges(const EnergyJob& job, const Block& block, const Pass& pass, WeightRing<kWidest>& ring) {
+  const FusedModule& module = job.library.edge;
+  const int features = job.library.features;
+  gather<kPrecision>(block, pass, module.layer[0], [&](int row, int input) {
+    const bool of_sender = input < features;
+    const int node = (of_sender ? block.sender() : block.receiver())[pass.first + row];
+    return block.states()[node * features + (of_sender ? input : input - features)];
+  });
+  for (int l = 0; l < module.layers; ++l) {
+    LayerProduct<kPrecision, kWidest> product(block, pass, module.layer[l]);
+    product.run(job.parameters + module.parameter_of(pass.module) + module.layer[l].bias, ring);
+    store<kPrecision>(block, product, l + 1 == module.layers);
+  }
+  __syncthreads();
+  add_messages<kPrecision, kWidest>(block, pass, job.library.message);
+  __syncthreads();
+}
+
+// Nodes of one module: inputs (which leaves their sums at zero for the next step), layers, new states.
+template <Precision kPrecision, int kWidest>
+__device__ void run_nodes(const EnergyJob& job, const Block& block, const Pass& pass, WeightRing<kWidest>& ring) {
+  const FusedModule& module = job.library.node;
+  const int features = job.library.features, message = job.library.message;
+  gather<kPrecision>(block, pass, module.layer[0], [&](int row, int input) {
+    const int node = block.node()[pass.first + row];
+    if (input >= message) return block.states()[node * features + input - message];
+    const float sum = block.sums()[node * message + input];
+    block.sums()[node * message + input] = 0.0f;
+    return sum;
+  });
+  for (int l = 0; l < module.layers; ++l) {
+    LayerProduct<kPrecision, kWidest> product(block, pass, module.layer[l]);
+    product.run(job.parameters + module.parameter_of(pass.module) + module.layer[l].bias, ring);
+    if (l + 1 < module.layers) {
+      store<kPrecision>(block, product, false);
+      continue;
+    }
+    product.for_results([&](int row, int column, float first, float second) {
+      if (row >= pass.rows) return;
+      const int node = block.node()[pass.first + row];
+      const float scale = block.scale()[block.rollout()[node]];
+      float* const state = block.states() + node * features;
+      if (column < features) state[column] += scale * first;
+      if (column + 1 < features) state[column + 1] += scale * second;
+    });
+  }
+}
+
+// The error of a tile node's state after so many steps; zero where nothing is compared.
+__device__ inline double error_of(const EnergyJob& job, const Block& block, int v, int step) {
+  const int g = block.rollout()[v], local = v - block.node_begin()[g], features = job.library.features;
+  if (step > block.length()[g]) return 0.0;
+  if (job.observed != nullptr && job.observed[block.first_node()[g] + local] == 0) return 0.0;
+  const int64_t start = block.place()[g] + local, now = start + static_cast<int64_t>(step) * block.entities(g);
+  const TrajectoryView<float>& trajectories = job.trajectories;
+  if (!is_present(trajectories.present, start) || !is_present(trajectories.present, now)) return 0.0;
+  const float* const recorded = trajectories.states + now * features;
+  return transition_error(job.error, weighted_square(job.error, block.states() + v * features, recorded, features));
+}
+
+template <Precision kPrecision, int kWidest>
+__global__ void __launch_bounds__(kThreads, blocks_of(kWidest))
+    fused_energy_kernel(const __grid_constant__ EnergyJob job) {
+  const Block block(job);
+  TileSorter(job, block).run();
+  WeightRing<kWidest> ring(job, block);
+  const int passes = block.counts()[0], steps = block.counts()[1], nodes = block.nodes(), mine = block.thread;
+  double sum = 0.0;  // of roll-out `mine`
+  for (int step = 1; step <= steps; ++step) {
+    for (int p = 0; p < passes; ++p) {
+      const Pass pass = block.passes()[p];
+      if (pass.of_nodes) {
+        run_nodes<kPrecision>(job, block, pass, ring);
+      } else {
+        run_edges<kPrecision>(job, block, pass, ring);
+      }
+    }
+    __syncthreads();
+    for (int v = block.thread; v < nodes; v += kThreads) block.errors()[v] = error_of(job, block, v, step);
+    __syncthreads();
+    if (mine >= block.rollouts) continue;
+    for (int v = block.node_begin()[mine]; v < block.node_begin()[mine + 1]; ++v) sum += block.errors()[v];
+  }
+  wait_for_copies<0>();
+  if (mine < block.rollouts) job.sums[block.first + mine] = sum;
+}
+
+using Kernel = void (*)(EnergyJob);
+
+template <Precision kPrecision>
+Kernel kernel_for(int widest) {
+  return widest <= 64    ? fused_energy_kernel<kPrecision, 64>
+         : widest <= 128 ? fused_energy_kernel<kPrecision, 128>
+                         : fused_energy_kernel<kPrecision, 256>;
+}
+
+Kernel kernel_for(const FusedLibrary& library) {
+  return library.precision == Precision::fp32   ? kernel_for<Precision::fp32>(library.widest)
+         : library.precision == Precision::tf32 ? kernel_for<Precision::tf32>(library.widest)
+                                                : kernel_for<Precision::bf16>(library.widest);
+}
+
+int64_t attribute(cudaDeviceAttr which, const Execution& execution) {
+  int value = 0;
+  check(cudaDeviceGetAttribute(&value, which, execution.ordinal), "cudaDeviceGetAttribute");
+  return value;
+}
+
+int64_t shared_bytes(const Execution& execution) {
+  return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, execution);
+}
+
+int64_t nodes_of(const GraphView& graph, int64_t system) {
+  return graph.host_node_offset[system + 1] - graph.host_node_offset[system];
+}
+
+int64_t edges_of(const GraphView& graph, int64_t system) {
+  return graph.host_edge_offset[system + 1] - graph.host_edge_offset[system];
+}
+
+}  // namespace
+
+void for_runs(const RolloutProblem<float>& problem, const Execution& execution,
+              const std::function<void(int64_t, int64_t, bool)>& work) {
+  const GraphView& graph = problem.graph;
+  if (graph.systems == 0) return;
+  FusedLibrary library;
+  if (!lay_out(problem.library, execution.precision, &library)) return work(0, graph.systems, false);
+  const int64_t bytes = shared_bytes(execution);
+  std::map<std::pair<int64_t, int64_t>, bool> known;
+  const auto is_fused = [&](int64_t system) {
+    const auto size = std::make_pair(nodes_of(graph, system), edges_of(graph, system));
+    const auto found = known.find(size);
+    return found != known.end() ? found->second : known[size] = fits(library, size.first, size.second, bytes);
+  };
+  for (int64_t first = 0; first < graph.systems;) {
+    const bool fused = is_fused(first);
+    int64_t end = first + 1;
+    while (end < graph.systems && is_fused(end) == fused) ++end;
+    work(first, end, fused);
+    first = end;
+  }
+}
+
+void rollout_energy(const RolloutProblem<float>& problem, int64_t first_system, int64_t end_system, int64_t structures,
+                    const uint8_t* edge_types, float* energy, const Execution& execution) {
+  const GraphView& graph = problem.graph;
+  FusedLibrary library;
+  lay_out(problem.library, execution.precision, &library);
+  const Buffer<uint32_t> packed = packed_weights(library, problem.library.parameters, execution);
+  const Buffer<int64_t> compared = compared_predictions(problem, execution);
+  const Segments segments(problem.trajectories.steps, problem.rollout, structures);
+  const auto bytes = [&](const SystemChunk& chunk) {
+    return segments.pairs() * (chunk.end_system - chunk.first_system) * static_cast<int64_t>(sizeof(double));
+  };
+  for_system_chunks(first_system, end_system, 1, execution, bytes, [&](const SystemChunk& chunk) {
+    const int64_t first = chunk.first_system, end = chunk.end_system;
+    const SystemRange range{first,
+                            end - first,
+                            graph.host_node_offset[first],
+                            ranges::nodes(graph, first, end),
+                            graph.host_edge_offset[first],
+                            ranges::edges(graph, first, end),
+                            graph.node_offset,
+                            graph.in_offset,
+                            graph.sender,
+                            graph.receiver,
+                            nullptr};
+    Systems systems{0, 0, segments.pairs() * range.systems};
+    for (int64_t b = first; b < end; ++b) {
+      systems.nodes = std::max(systems.nodes, nodes_of(graph, b));
+      systems.edges = std::max(systems.edges, edges_of(graph, b));
+    }
+    const TileShape shape =
+        plan_tiles(library, systems, attribute(cudaDevAttrMultiProcessorCount, execution), shared_bytes(execution));
+    const SharedLayout layout = shared_layout(library, shape);
+    const Buffer<double> sums(systems.rollouts, execution);
+    const EnergyJob job{library,
+                        shape,
+                        layout,
+                        sorting_layout(library, shape),
+                        range,
+                        segments,
+                        problem.error,
+                        systems.rollouts,
+                        graph.edges,
+                        problem.trajectories,
+                        edge_types,
+                        problem.node_types,
+                        problem.observed,
+                        problem.library.parameters,
+                        packed.data(),
+                        sums.data()};
+    launch_shared("fused_energy", kernel_for(library), ceil_div(systems.rollouts, shape.rollouts), kThreads,
+                  layout.bytes, execution, job);
+    mean_errors(problem, range, segments, compared.data(), sums.data(), range.systems, energy, execution);
+  });
+}
+
+}  // namespace nri::cuda::fused

@@ -265,26 +265,49 @@ def evaluate(
         types = max(run.settings.node_types, int(data.node_types.max()) + 1)
         observed = (found.node_types[data.present][None], data.node_types[data.present][None])
         result["node_accuracy"] = _number(metrics.node_accuracy(*observed, types)[0])
+    horizons = [h for h in HORIZONS if h < data.steps] or [1]
+    for name, errors in error_growth(run, data, found, max(horizons)).items():
+        for horizon in HORIZONS:
+            error = errors[horizon - 1] if horizon <= len(errors) else math.nan
+            result[f"mse_{horizon}{name}"] = _number(error)
+    return result
+
+
+def error_growth(run: Run, data: TrajectoryData, found: Inference, horizon: int) -> dict[str, list[float]]:
+    """Mean squared error of open-loop forecasts at 1, 2, ..., `horizon` steps, beside those of baselines.
+
+    Parameters
+    ----------
+    run, data : Run, TrajectoryData
+    found : Inference
+        Of the data.
+    horizon : int
+        Fewer than the recorded steps.
+
+    Returns
+    -------
+    dict
+        [horizon] errors in normalised units squared, over systems, entities and features, and over the starts 0, 20,
+        40, ... that leave room: of the forecast (``""``) and of the baselines ``"_nothing_moves"`` and
+        ``"_constant_velocity"``. NaN where a forecast is not finite.
+    """
     states = run.padded_states(data).cpu()
-    longest = max([h for h in HORIZONS if h < data.steps], default=1)
-    starts = range(0, data.steps - longest, 20)
-    sums: dict[str, float] = {}
+    starts = range(0, data.steps - horizon, 20)
+    sums: dict[str, list[float]] = {}
     for start in starts:
-        recorded = states[:, start + 1 : start + 1 + longest]
+        recorded = _entities(states[:, start + 1 : start + 1 + horizon], data)
         forecasts = {
-            "": forecast(run, data, found, longest, start, normalised=True),
-            "_nothing_moves": metrics.nothing_moves(states, start, longest),
+            "": forecast(run, data, found, horizon, start, normalised=True),
+            "_nothing_moves": metrics.nothing_moves(states, start, horizon),
             "_constant_velocity": metrics.constant_velocity(
-                states, start, longest, data.feature_names, run.displacement_fit
+                states, start, horizon, data.feature_names, run.displacement_fit
             ),
         }
         for name, predicted in forecasts.items():
-            for horizon, error in metrics.forecast_errors(
-                _entities(predicted, data), _entities(recorded, data), HORIZONS
-            ).items():
-                key = f"mse_{horizon}{name}"
-                sums[key] = sums.get(key, 0.0) + error / len(starts)
-    return result | {name: _number(value) for name, value in sums.items()}
+            errors = metrics.forecast_errors(_entities(predicted, data), recorded, range(1, horizon + 1))
+            before = sums.get(name, [0.0] * horizon)
+            sums[name] = [total + error / len(starts) for total, error in zip(before, errors.values(), strict=True)]
+    return sums
 
 
 def _entities(values: Tensor, data: TrajectoryData) -> Tensor:

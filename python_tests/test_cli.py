@@ -12,8 +12,9 @@ import pytest
 import torch
 
 import nri_fast
-from nri_fast import bouncegrad, cli, commands, demo, settings
-from nri_fast.convert_command import SOURCES
+from nri_fast import bouncegrad, cli, demo, settings
+from nri_fast.commands import arguments
+from nri_fast.commands.convert import SOURCES
 from nri_fast.experiments import EXPERIMENTS
 
 TINY = ["--steps", "8", "--polish-steps", "2", "--batch", "5"]
@@ -264,7 +265,7 @@ def test_a_start_with_other_modules_leaves_the_folder_free(data, run, tmp_path, 
 def test_cuda_that_is_not_there(data, tmp_path, capsys):
     text = complaint(capsys, "train", data, "--out", tmp_path / "run", "--device", "cuda")
     assert "--device cuda: unavailable" in text
-    assert commands.choose_device("auto") == "cpu"
+    assert arguments.choose_device("auto") == "cpu"
 
 
 def test_divergence_has_an_exit_code_of_its_own(data, tmp_path, monkeypatch, capsys):

@@ -40,16 +40,15 @@ class Influence:
         Sender's state minus receiver's, recorded units; angles between -pi and pi.
     scale : ndarray, float64, [D]
         Standard deviation of one step's change in the training data, recorded units: what a large influence is.
-    contrast : ndarray, float64, [K, K]
-        How differently two types would move the same receivers: root mean square of the difference of their influences,
-        in units of `scale`, over pairs and features.
+    judged : tuple of int
+        Places of the features that structures are judged by: only of these does the run know who moves them.
     """
 
     feature_names: tuple[str, ...]
     change: Array
     difference: Array
     scale: Array
-    contrast: Array
+    judged: tuple[int, ...]
 
     @property
     def positions(self) -> list[int]:
@@ -60,11 +59,10 @@ class Influence:
     def targets(self) -> list[int]:
         """Places of the features that an influence is told in: what moves positions, or the one that is moved most."""
         names = self.feature_names
-        rates = [names.index(RATES[names[p]]) for p in self.positions if RATES[names[p]] in names]
         if self.positions:
+            rates = [names.index(RATES[names[p]]) for p in self.positions if RATES[names[p]] in names]
             return rates if len(rates) == len(self.positions) else self.positions
-        moved = np.sqrt((self.change**2).mean((0, 1))) / np.where(self.scale > 0, self.scale, np.inf)
-        return [int(moved.argmax())]
+        return [self.judged[int((self._shares**2).mean((0, 1)).argmax())]]
 
     @property
     def distance(self) -> Array | None:
@@ -86,10 +84,22 @@ class Influence:
         return np.asarray((self.change[:, :, self.targets] * towards).sum(-1))
 
     @property
+    def _shares(self) -> Array:
+        """[K, P, judged] of one step's change."""
+        change, scale = self.change[..., list(self.judged)], self.scale[list(self.judged)]
+        return np.asarray(np.divide(change, scale, out=np.zeros_like(change), where=scale > 0))
+
+    @property
     def strength(self) -> Array:
-        """[K] root mean square of each type's influence, in units of one step's change."""
-        share = np.divide(self.change, self.scale, out=np.zeros_like(self.change), where=self.scale > 0)
-        return np.asarray(np.sqrt((share**2).mean((1, 2))))
+        """[K] root mean square of each type's influence on judged features, in units of one step's change."""
+        return np.asarray(np.sqrt((self._shares**2).mean((1, 2))))
+
+    @property
+    def contrast(self) -> Array:
+        """[K, K] how differently two types would move the same receivers: root mean square of the difference of their
+        influences on judged features, in units of one step's change.
+        """
+        return np.asarray(np.sqrt(((self._shares[:, None] - self._shares[None]) ** 2).mean((2, 3))))
 
 
 def influence(run: Run, data: TrajectoryData, found: Inference, seed: int = 0) -> Influence:
@@ -137,12 +147,9 @@ def influence(run: Run, data: TrajectoryData, found: Inference, seed: int = 0) -
     half = run.normalisation.half_widths.numpy()
     deviation = library.change_scale.double().cpu().numpy()
     change = moved.double().cpu().numpy()
-    share = change / np.where(deviation > 0, deviation, np.inf)
-    contrast = np.sqrt(((share[:, None] - share[None]) ** 2).mean((2, 3)))
     names = run.normalisation.feature_names
-    return Influence(
-        names, change * half, _difference(recorded.numpy(), names), np.asarray(deviation * half), np.asarray(contrast)
-    )
+    judged = tuple(run.settings.judged_places(names))
+    return Influence(names, change * half, _difference(recorded.numpy(), names), deviation * half, judged)
 
 
 def _looked_at(run: Run, data: TrajectoryData, found: Inference) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -9,7 +9,7 @@ from nri_fast import metrics, plot
 from nri_fast.calibration import reliability
 from nri_fast.html_report.drawing import inline
 from nri_fast.html_report.material import Material
-from nri_fast.html_report.page import Section, paragraph, swatch, table
+from nri_fast.html_report.page import Section, framed, paragraph, table
 from nri_fast.metrics import Array
 from nri_fast.report import percent
 
@@ -119,18 +119,11 @@ def _confusion(counts: Array) -> str:
             for count in row
         )
         lines.append(f'<tr><th scope="row">true {k}</th>{cells}</tr>')
-    return (
-        '<div class="wide"><table class="confusion"><caption>Confusion: edges by true and by inferred type, '
-        f"under the renaming</caption><thead><tr><td></td>{head}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    return framed(
+        f'<table class="confusion"><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>',
+        "Confusion: edges by true and by inferred type, under the renaming",
     )
 
 
 def _number(value: float | None) -> str:
     return "not defined" if value is None else f"{value:.4f}"
-
-
-def legend(material: Material) -> str:
-    """Types with their colours, as HTML."""
-    silent = material.silent is not None
-    return "".join(f"<li>{swatch(k, silent)} {name}</li>" for k, name in enumerate(material.type_names))

@@ -80,6 +80,5 @@ def _paths(material: Material, horizon: int) -> str:
         titles=[material.system_name(s) for s in range(count)], sizes=some.sizes,
     )  # fmt: skip
     alt = f"Recorded paths of {count} systems, and over them the forecast of {horizon} steps from step {start} on"
-    return inline(
-        figure, "paths", alt, f"The forecast starts from the state at step {start}, and sees nothing after it."
-    )
+    caption = f"The forecast starts from the state at step {start}, and sees nothing after it."
+    return inline(figure, "paths", alt, caption, broad=True)

@@ -19,7 +19,7 @@ NUMBERS = 120_000  # of states, in all
 EDGES = 2_000  # of a system
 STEPS = 200  # of a system
 FEATURES = 3  # curves, where nothing is a position
-CROWDED = 30  # edges of a system from which on the type that acts least is hidden at first
+CROWDED = 30  # edges of a system, above which types that act little are hidden at first
 
 
 def graphs(material: Material) -> Section:
@@ -58,20 +58,17 @@ def _shown_systems(material: Material) -> list[tuple[int, bool]]:
 
 
 def _types(material: Material) -> list[dict[str, Any]]:
-    strength = None if material.influence is None else material.influence.strength
+    strength = np.zeros(0) if material.influence is None else material.influence.strength
     pairs = max(material.size_of) * (max(material.size_of) - 1)
-    types: list[dict[str, Any]] = []
-    for k, name in enumerate(material.type_names):
-        # Where there are many edges, those of the type that does least are left out at first.
-        least = strength is not None and strength[k] == strength.min() and strength[k] < 0.5 * strength.max()
-        types.append(
-            {
-                "name": name,
-                "colour": colour_name(k, material.silent is not None),
-                "shown": not (k == material.silent or (least and pairs > CROWDED)),
-            }
-        )
-    return types
+    crowded = len(strength) > 0 and pairs > CROWDED
+    return [
+        {
+            "name": name,
+            "colour": colour_name(k, material.silent is not None),
+            "shown": bool(k != material.silent and not (crowded and strength[k] < 0.5 * strength.max())),
+        }
+        for k, name in enumerate(material.type_names)
+    ]
 
 
 def _system(material: Material, s: int, kept: list[int], numbers: int, unsure: bool) -> dict[str, Any]:

@@ -85,10 +85,10 @@ def _over_differences(material: Material, measured: Influence) -> str:
 def _telling(measured: Influence) -> list[tuple[int, int, float]]:
     """(feature that differs, feature that is moved, share told) for up to two of those that are moved."""
     strongest = int(measured.strength.argmax())
-    change = measured.change[strongest]
+    change, judged = measured.change[strongest], np.array(measured.judged)
     size = np.sqrt((change**2).mean(0)) / np.where(measured.scale > 0, measured.scale, np.inf)
     best = []
-    for target in np.argsort(-size)[:2].tolist():
+    for target in judged[np.argsort(-size[judged])][:2].tolist():
         shares = [_told(measured.difference[:, f], change[:, target]) for f in range(measured.difference.shape[1])]
         feature = int(np.argmax(shares))
         if shares[feature] > TELLING:

@@ -101,10 +101,15 @@ def _file(name: str) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> str:
     """An HTML table that scrolls sideways where it is too wide; cells are plain text."""
-    above = f"<caption>{escape(caption)}</caption>" if caption else ""
     columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     lines = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table>{above}<thead><tr>{columns}</tr></thead><tbody>{lines}</tbody></table></div>'
+    return framed(f"<table><thead><tr>{columns}</tr></thead><tbody>{lines}</tbody></table>", caption)
+
+
+def framed(table: str, caption: str = "") -> str:
+    """A table's HTML in a frame that scrolls sideways, below its caption, which does not."""
+    above = paragraph(caption, "caption") if caption else ""
+    return f'{above}<div class="wide">{table}</div>'
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> str:
@@ -126,11 +131,6 @@ def embedded(name: str, values: Any) -> str:
     """JSON for the page's script, in an element that no text in it can end."""
     text = json.dumps(values, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return f'<script type="application/json" id="{name}">{text}</script>'
-
-
-def swatch(kind: int, silent: bool = False) -> str:
-    """A small square in an edge type's colour."""
-    return f'<span class="swatch" style="background:var({colour_name(kind, silent)})"></span>'
 
 
 def colour_name(kind: int, silent: bool) -> str:

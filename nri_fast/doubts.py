@@ -14,7 +14,7 @@ from nri_fast.metrics import off_diagonal
 from nri_fast.run import Run
 from nri_fast.trajectory_data import TrajectoryData
 
-# Runs that had found the graphs, of all presets, were on the good side of these by far.
+# A sign is worth a look and no more: these limits are loose, so that a good run seldom sees one.
 UNSURE = 0.25  # mean sureness, from 0 (all types equally likely) to 1
 ALIKE = 0.02  # of one step's change: two types that move receivers no more differently than that
 DISAGREEING = 0.5  # agreement beyond chance of the graphs of two halves of the recordings

@@ -1,9 +1,9 @@
 """Opens a page in a headless browser that reaches no network, and asks a script there what it sees.
 
 Chromium or Chrome is taken if one is on the path or NRI_FAST_BROWSER is its path; otherwise, or if NRI_FAST_BROWSER is
-"kaleido", the one inside kaleido 0.2.1, a package that pip installs. The page lies in a frame of the width that is asked
-for, and everything that goes wrong in it is collected: errors of scripts, files that do not load, requests that the
-page's own policy forbids.
+"kaleido", the one inside kaleido 0.2.1, a package that pip installs. The page lies in a frame of the width asked for,
+and everything that goes wrong in it is collected: errors of scripts, files that do not load, requests that the page's
+own policy forbids.
 """
 
 import html

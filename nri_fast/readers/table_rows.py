@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -34,6 +34,10 @@ class Rows:
     first_row: int
     text: dict[str, list[str]]
     numbers: dict[str, Array]
+
+
+#: Reads columns of a file: its path, and the names of those wanted as text and as numbers.
+RowReader = Callable[[Path, Sequence[str], Sequence[str]], Iterator[Rows]]
 
 
 def csv_rows(file: Path, text: Sequence[str], numbers: Sequence[str]) -> Iterator[Rows]:
@@ -96,7 +100,7 @@ def _csv_columns(
             yield [table[name] for name in kind.names or ()]
         else:
             rest = chain(lines, opened) if quoted else iter(lines)
-            yield from _careful(file, rest, delimiter, len(kind), row, lines_before)
+            yield from _careful(file, rest, delimiter, len(kind.names or ()), row, lines_before)
         row += len(lines)
         lines_before += len(lines)
 

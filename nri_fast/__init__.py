@@ -9,6 +9,7 @@ __all__ = [
     "CheckpointError",
     "DivergedError",
     "Inference",
+    "Influence",
     "MegaGraph",
     "ModuleLibrary",
     "Normalisation",
@@ -66,7 +67,7 @@ else:
     from nri_fast.graph_libraries import from_pyg, to_networkx, to_pyg
     from nri_fast.html_report import html_report
     from nri_fast.infer import Inference, evaluate, forecast, infer
-    from nri_fast.influence import influence
+    from nri_fast.influence import Influence, influence
     from nri_fast.modules import ModuleLibrary
     from nri_fast.normalisation import Normalisation
     from nri_fast.ops import get_threads, set_threads

@@ -17,7 +17,6 @@ import torch
 from tqdm.auto import tqdm
 
 from nri_fast import ops
-from nri_fast.energies import one_step_error
 from nri_fast.infer import find
 from nri_fast.record import write_made
 from nri_fast.run import RUN_FILE, Run, claim, train
@@ -117,7 +116,6 @@ def error_of_halves(run: Run, data: TrajectoryData, scale_squared: float | None)
         for states in (data.states[:, : middle + 1], data.states[:, middle:])
     )
     found = find(run, first, "heat_bath")
-    judged = run.settings.judged_places(run.normalisation.feature_names)
     with torch.no_grad():
         energy = ops.rollout_energy(
             run.library,
@@ -128,7 +126,7 @@ def error_of_halves(run: Run, data: TrajectoryData, scale_squared: float | None)
             found.edge_types[None],
             found.node_types if run.settings.node_types > 1 else None,
             1,
-            one_step_error(run.library, judged, scale_squared),
+            dataclasses.replace(run, scale_squared=scale_squared).error_measure(),
         )
     mean = float(energy.double().mean())
     return mean if math.isfinite(mean) else math.inf

@@ -40,7 +40,7 @@ def rather_linear(features=NAMES, edge_types=2, node_types=1, pulls=(0.0, 0.3), 
                 node[2].weight[2 + axis, 2 * axis : 2 * axis + 2] = factor * signs
     normalisation = nri_fast.Normalisation(tuple(features), (-2.0, -2.0, -0.5, -0.5), (2.0, 2.0, 0.5, 0.5))
     trained_on = {"name": "", "split": "train", "systems": 1, "steps": 2, "entities": 2}
-    return nri_fast.Run(library, library, normalisation, settings, 0, trained_on, 1e-3, History())
+    return nri_fast.Run(library, library, normalisation, settings, 0, trained_on, 1e-3, history=History())
 
 
 def data_of(systems=6, steps=9, entities=4, sizes=None, seed=0):

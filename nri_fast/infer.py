@@ -51,6 +51,17 @@ class Inference:
     node_types: Tensor
     node_probability: Tensor
 
+    def select(self, systems: Tensor, entities: int) -> Inference:
+        """Keep some of the systems (int64 [kept]), as :meth:`TrajectoryData.select` does, with `entities` at most."""
+        n = slice(entities)
+        return Inference(
+            self.adjacency[systems][:, n, n],
+            self.probability[systems][:, n, n],
+            self.energy[systems],
+            self.node_types[systems][:, n],
+            self.node_probability[systems][:, n],
+        )
+
 
 def infer(
     run: Run,

@@ -128,8 +128,6 @@ def influence(run: Run, data: TrajectoryData, found: Inference, seed: int = 0) -
     with torch.no_grad():
         states, there, types, nodes = _looked_at(run, data, found)
         pairs = there[:, :, None] & there[:, None] & ~torch.eye(data.entities, dtype=torch.bool, device=run.device)
-        if not bool(pairs.any()):
-            raise ValueError("data: expected a system of two entities or more, got none")
         q, i, j = _some(pairs.nonzero(), seed).unbind(1)
         sender, receiver = states[q, i], states[q, j]
         received = torch.cat([_received(library, *part) for part in _parts(library, states, types, pairs)])
@@ -154,8 +152,8 @@ def influence(run: Run, data: TrajectoryData, found: Inference, seed: int = 0) -
 
 def _looked_at(run: Run, data: TrajectoryData, found: Inference) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """States [Q, N, D], who is there [Q, N], types [Q, N, N] and [Q, N] of Q moments of the systems looked at."""
-    systems = torch.arange(data.systems)[_spread(data.systems, SYSTEMS)]
-    steps = torch.arange(data.steps)[_spread(data.steps, STEPS)]
+    systems = spread_systems(data, SYSTEMS)
+    steps = _spread(data.steps, STEPS)
     some = data.select(systems)
     n = some.entities
     states = run.padded_states(some)[:, steps.to(run.device)]
@@ -166,6 +164,20 @@ def _looked_at(run: Run, data: TrajectoryData, found: Inference) -> tuple[Tensor
 
     types = each(found.adjacency[systems][:, :n, :n].long())
     return states.flatten(0, 1), each(some.present), types, each(found.node_types[systems][:, :n].long())
+
+
+def spread_systems(data: TrajectoryData, most: int) -> Tensor:
+    """Places of up to `most` systems of two entities or more, evenly spread over the data.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+    """
+    places = (data.present.sum(1) > 1).nonzero().flatten().cpu()
+    if not len(places):
+        raise ValueError("data: expected a system of two entities or more, got none")
+    return places[_spread(len(places), most)]
 
 
 def _spread(count: int, most: int) -> Tensor:

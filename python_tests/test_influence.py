@@ -131,3 +131,9 @@ def test_nobody_acts_on_an_entity_alone():
     data = data_of(entities=1)
     with pytest.raises(ValueError, match="two entities or more"):
         influence(rather_linear(), data, found_in(data))
+
+
+def test_systems_of_one_entity_are_passed_over(monkeypatch):
+    monkeypatch.setattr(sys.modules["nri_fast.influence"], "SYSTEMS", 2)
+    data = data_of(sizes=torch.tensor([1, 2, 1, 1, 4, 1]))
+    assert influence(rather_linear(), data, found_in(data)).difference.shape == ((2 + 12) * 9, 4)

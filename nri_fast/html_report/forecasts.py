@@ -65,15 +65,11 @@ def _curves(growth: dict[str, list[float]]) -> str:
 
 def _paths(material: Material, horizon: int) -> str:
     count = min(DRAWN, material.data.systems)
-    some = material.data.select(torch.arange(count))
-    found = type(material.found)(*(values[:count] for values in vars(material.found).values()))
-    n = some.entities
-    cut = type(found)(
-        found.adjacency[:, :n, :n], found.probability[:, :n, :n], found.energy, found.node_types[:, :n],
-        found.node_probability[:, :n],
-    )  # fmt: skip
+    first = torch.arange(count)
+    some = material.data.select(first)
+    found = material.found.select(first, some.entities)
     start = max(0, some.steps - 1 - horizon)
-    predicted = forecast(material.run, some, cut, horizon, start)
+    predicted = forecast(material.run, some, found, horizon, start)
     finite = torch.isfinite(predicted)
     figure = plot.trajectories(
         some.states, torch.where(finite, predicted, np.nan), start, some.feature_names,

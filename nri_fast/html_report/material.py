@@ -63,11 +63,6 @@ class Material:
         """Of the run's own edge types."""
         return [f"type {k}" + (" (no interaction)" if k == self.silent else "") for k in range(self.types)]
 
-    @property
-    def edge_sizes(self) -> torch.Tensor | None:
-        """[systems] numbers of entities, where they differ."""
-        return self.data.sizes
-
     @cached_property
     def size_of(self) -> list[int]:
         """Entities of each system."""

@@ -136,6 +136,8 @@ def test_the_viewer_gets_what_was_found(written):
         s = int(re.match(r"system (\d+)", system["name"])[1])
         n = len(system["entities"])
         assert n == (data.entities if data.sizes is None else data.sizes[s])
+        if name == "entity types":
+            assert system["entities"] == [f"{i} (type {found.node_types[s, i]})" for i in range(n)]
         edges = system["edges"]
         assert sorted(zip(edges["from"], edges["to"], strict=True)) == [
             (i, j) for i in range(n) for j in range(n) if i != j

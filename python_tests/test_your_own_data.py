@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import nri_fast
@@ -50,6 +51,13 @@ def test_the_walk_through_does_what_it_says(tmp_path, monkeypatch, capsys):
     report = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "No sign that training ended at chance" in report
     assert report.count('class="left-out"') == 0
+    # And the law: one type does nothing; through the other, a receiver takes over 0.05 of the difference.
+    learned = nri_fast.Run.load("run")
+    measured = nri_fast.influence(learned, data, nri_fast.infer(learned, data))
+    vx = data.feature_names.index("vx")
+    slopes = [np.polyfit(measured.difference[:, vx], change[:, vx], 1)[0] for change in measured.change]
+    assert min(slopes, key=abs) == pytest.approx(0, abs=0.005)
+    assert max(slopes, key=abs) == pytest.approx(0.05, rel=0.2)
     exec(compile(in_python, str(PAGE), "exec"), {})
     assert "torch.Size([240, 20, 4, 4])" in capsys.readouterr().out
 

@@ -93,12 +93,21 @@ def _system(material: Material, s: int, kept: list[int], numbers: int, unsure: b
         columns["wrong"] = wrong[pairs[:, 0], pairs[:, 1]].astype(int).tolist()
     return {
         "name": material.system_name(s) + (", among the least sure" if unsure else ""),
-        "entities": material.entity_names(s),
+        "entities": _entities(material, s),
         "moments": list(moments),
         "states": _rounded(states),
         "edges": columns,
         "edgesLeftOut": n * (n - 1) - len(pairs),
     }
+
+
+def _entities(material: Material, s: int) -> list[str]:
+    """Names, with types where the run tells entities apart."""
+    names = material.entity_names(s)
+    if material.run.settings.node_types < 2:
+        return names
+    kinds = material.found.node_types[s].tolist()
+    return [f"{name} (type {kind})" for name, kind in zip(names, kinds, strict=False)]
 
 
 def _wrong(material: Material, s: int, n: int) -> Array | None:

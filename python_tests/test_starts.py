@@ -102,6 +102,13 @@ def test_the_command_refuses_starts_from_a_start(data, tmp_path, capsys):
     assert "--starts: expected 1 or more, and 1 with --start" in capsys.readouterr().err
 
 
+def test_a_refused_attempt_leaves_the_name_free(data, tmp_path):
+    nri_fast.save_trajectories(data, tmp_path / "data.npz")
+    arguments = ["train", str(tmp_path / "data.npz"), "--out", str(tmp_path / "run"), "--starts", "2", "--batch", "5"]
+    assert cli.main([*arguments, "--judged", "colour"]) == 2
+    assert cli.main([*arguments, "--steps", "2", "--polish-steps", "0"]) == 0
+
+
 # Signs ---------------------------------------------------------------------------------------------------------------
 
 

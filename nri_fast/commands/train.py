@@ -103,7 +103,7 @@ class Train:
         """Trains and leaves the run in its folder."""
         from nri_fast.plan import PLAN_FILE, START
         from nri_fast.run import RUN_FILE, Run, train
-        from nri_fast.starts import train_starts
+        from nri_fast.starts import STARTS, train_starts
 
         device = choose_device(self.device)
         if self.resume:
@@ -127,6 +127,7 @@ class Train:
         except ValueError:
             if not self.resume:  # nothing was trained: leave the name free for a better attempt
                 (self.out / PLAN_FILE).unlink()
+                shutil.rmtree(self.out / STARTS, ignore_errors=True)
                 if start is not None:
                     shutil.rmtree(self.out / START)
             raise

@@ -253,8 +253,8 @@ _WIDE: dict[str, Any] = {"message": 64, "edge_hidden": (64,), "node_hidden": (64
 
 #: What `train --preset NAME` uses. Reasons and figures: docs/presets.md.
 PRESETS: dict[str, Settings] = {
-    "springs": Settings(polish_steps=300),
     "own": Settings(**_WIDE, relative=(), steps=600, polish_steps=200),
+    "springs": Settings(polish_steps=300),
     "springs10": Settings(batch=10, transitions=6, steps=2000, polish_steps=300),
     "charged": Settings(
         **_WIDE,

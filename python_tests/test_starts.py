@@ -24,7 +24,7 @@ def data():
 @pytest.fixture(scope="module")
 def learned():
     """A run that has learned springs, and systems it has not seen."""
-    settings = dataclasses.replace(PRESETS["springs"], steps=250, polish_steps=0)
+    settings = dataclasses.replace(PRESETS["springs"], steps=500, polish_steps=0)
     train, test = (nri_fast.simulate("springs", 40, entities=3, seed=4, split=split) for split in ("train", "test"))
     return nri_fast.train(train, settings=settings, seed=1, progress=False), test
 

@@ -17,6 +17,7 @@ from bench import (
     gradient,
     heat_bath,
     mega_graph,
+    ragged,
     scaling,
     simulate,
     time_to_accuracy,
@@ -41,6 +42,7 @@ subjects:
   bf16              scoring in bfloat16 against float32: time, and decisions that change
   epoch             an epoch of the faithful preset fmml, one proposal a system
   mega_graph        all systems in one graph against one at a time
+  ragged            systems of different sizes and absent entities against uniform ones with as many edges
   simulate          springs and charged particles
   scaling           cost over entities, edge types, roll-out length and systems, up to a million
   time_to_accuracy  from nothing to 99% of held-out springs edges; --full: to 95% and 98% of charged ones too
@@ -111,6 +113,7 @@ def subjects_with(limit: float, beside: Path | None = None) -> dict[str, Callabl
         "bf16": bf16.rows,
         "epoch": epoch.rows,
         "mega_graph": mega_graph.rows,
+        "ragged": ragged.rows,
         "simulate": simulate.rows,
         "scaling": scaling.rows,
         "time_to_accuracy": functools.partial(time_to_accuracy.rows, limit=limit, beside=beside),

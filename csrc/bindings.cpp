@@ -65,11 +65,11 @@ struct ErrorMeasure {
 
 struct Trajectories {
   int64_t steps;
-  Address states;
+  Address states, present, step_scale;
 
   template <typename T>
   nri::TrajectoryView<T> view() const {
-    return {steps, at<const T>(states)};
+    return {steps, at<const T>(states), at<const uint8_t>(present), at<const T>(step_scale)};
   }
 };
 
@@ -118,12 +118,14 @@ void rollout_gradient(const Place& place, bool float64, const Layout& layout, Ad
 }
 
 void forecast(const Place& place, bool float64, const Layout& layout, Address parameters, const nri::GraphView& graph,
-              Address initial, int64_t horizon, Address edge_types, Address node_types, Address states) {
+              Address initial, int64_t horizon, Address edge_types, Address node_types, Address present,
+              Address step_scale, Address states) {
   in_precision(float64, [&](auto scalar) {
     using T = decltype(scalar);
     const nri::ForecastProblem<T> problem{layout.with<T>(parameters),    graph,
                                           at<const T>(initial),          horizon,
-                                          at<const uint8_t>(edge_types), at<const uint8_t>(node_types)};
+                                          at<const uint8_t>(edge_types), at<const uint8_t>(node_types),
+                                          at<const uint8_t>(present),    at<const T>(step_scale)};
     NRI_ON(place, forecast(problem, at<T>(states), place.execution));
   });
 }
@@ -276,8 +278,10 @@ PYBIND11_MODULE(_core, m) {
            arg("systems"), arg("nodes"), arg("edges"), arg("node_offset"), arg("in_offset"), arg("sender"),
            arg("receiver"), arg("host_node_offset"), arg("host_edge_offset"));
   py::class_<Trajectories>(m, "Trajectories")
-      .def(py::init([](int64_t steps, Address states) { return Trajectories{steps, states}; }), arg("steps"),
-           arg("states"));
+      .def(py::init([](int64_t steps, Address states, Address present, Address step_scale) {
+             return Trajectories{steps, states, present, step_scale};
+           }),
+           arg("steps"), arg("states"), arg("present") = 0, arg("step_scale") = 0);
   py::class_<ErrorMeasure>(m, "ErrorMeasure")
       .def(py::init([](bool robust, double scale_squared, Address weight) {
              return ErrorMeasure{robust, scale_squared, weight};
@@ -291,7 +295,8 @@ PYBIND11_MODULE(_core, m) {
         arg("graph"), arg("trajectories"), arg("error"), arg("rollout"), arg("node_types"), arg("observed"),
         arg("edge_types"), arg("cotangent"), arg("energy"), arg("parameter_gradient"), arg("state_gradient"));
   m.def("forecast", &forecast, arg("place"), arg("float64"), arg("layout"), arg("parameters"), arg("graph"),
-        arg("initial"), arg("horizon"), arg("edge_types"), arg("node_types"), arg("states"));
+        arg("initial"), arg("horizon"), arg("edge_types"), arg("node_types"), arg("present"), arg("step_scale"),
+        arg("states"));
   m.def("heat_bath", &heat_bath, arg("place"), arg("float64"), arg("layout"), arg("parameters"), arg("graph"),
         arg("trajectories"), arg("error"), arg("conditionals"), arg("transitions"), arg("start"), arg("node_types"),
         arg("edge_types"), arg("row_offset"), arg("stride"), arg("held_weight"), arg("cotangent"), arg("output"));

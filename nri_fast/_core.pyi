@@ -44,7 +44,7 @@ class Graph:
 
 class Trajectories:
     """Recorded states (TrajectoryView in csrc/common/views.h)."""
-    def __init__(self, steps: int, states: int) -> None: ...
+    def __init__(self, steps: int, states: int, present: int = 0, step_scale: int = 0) -> None: ...
 
 class ErrorMeasure:
     """How one transition's error is measured (ErrorView in csrc/common/views.h)."""
@@ -92,6 +92,8 @@ def forecast(
     horizon: int,
     edge_types: int,
     node_types: int,
+    present: int,
+    step_scale: int,
     states: int,
 ) -> None: ...
 def heat_bath(

@@ -29,20 +29,21 @@ class RolloutEnergy(torch.autograd.Function):
         rollout: int,
         error: ops.ErrorMeasure,
         observed: Tensor | None,
+        present: Tensor | None,
+        step_scale: Tensor | None,
     ) -> Tensor:
         """Scores every structure."""
         ctx.save_for_backward(parameters, states)
-        ctx.rest = (library, graph, steps, edge_types, node_types, rollout, error, observed)
-        return ops.rollout_energy(
-            library, parameters, graph, states, steps, edge_types, node_types, rollout, error, observed
-        )
+        rest = (edge_types, node_types, rollout, error, observed, present, step_scale)
+        ctx.rest = (library, graph, steps, *rest)
+        return ops.rollout_energy(library, parameters, graph, states, steps, *rest)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         """One native gradient per structure."""
         parameters, states = ctx.saved_tensors
-        library, graph, steps, edge_types, node_types, rollout, error, observed = ctx.rest
+        library, graph, steps, edge_types, node_types, rollout, error, observed, present, step_scale = ctx.rest
         with_states = ctx.needs_input_grad[1]
         parameter_sum = torch.zeros_like(parameters)
         state_sum = torch.zeros_like(states) if with_states else None
@@ -60,11 +61,13 @@ class RolloutEnergy(torch.autograd.Function):
                 cotangent,
                 with_states,
                 observed,
+                present,
+                step_scale,
             )
             parameter_sum += parameter_gradient
             if state_sum is not None and state_gradient is not None:
                 state_sum += state_gradient
-        return parameter_sum, state_sum, *[None] * 8
+        return parameter_sum, state_sum, *[None] * 10
 
 
 class HeatBathScores(torch.autograd.Function):

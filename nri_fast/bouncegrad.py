@@ -25,6 +25,7 @@ from nri_fast.modules import ModuleLibrary
 from nri_fast.ops import one_torch_thread
 from nri_fast.parameter_vector import ParameterVector
 from nri_fast.polishing import horizon, piece, piece_length
+from nri_fast.presence import compared_predictions
 from nri_fast.proposals.imitation import Imitation
 from nri_fast.proposals.sources import make_imitation, make_proposer
 from nri_fast.residual_temperature import ResidualTemperature, residual_autocorrelation
@@ -309,11 +310,18 @@ class BounceGrad:
         s = self.settings
         if s.temperature_rule == "geometric":
             return geometric(self._step / s.steps, *GEOMETRIC, 1.0) * (1.0 if s.robust else self._change_variance)
-        transitions = (systems.steps - 1) * systems.graph.nodes // len(systems)
+        transitions = self._transitions(systems)
         from_residuals = self.residual_temperature.value(transitions, systems.features, s.robust)
         if s.temperature_rule == "acceptance" or from_residuals is None:
             return self.acceptance.temperature
         return from_residuals
+
+    def _transitions(self, systems: SystemSet) -> int:
+        """That a system's roll-out energy is the mean of, on average."""
+        if systems.present is None:
+            return (systems.steps - 1) * systems.graph.nodes // len(systems)
+        counts = compared_predictions(systems.graph, systems.present, systems.steps, self.settings.rollout)
+        return max(1, int(counts.sum()) // len(systems))
 
     def _polish(self, systems: SystemSet, batch: Batch, parameters: Tensor) -> BounceResult:
         """Squared error: a forecast is to be right on average, what cannot be known included."""
@@ -323,7 +331,7 @@ class BounceGrad:
         if s.polish_first_steps:
             rollout = 1 if steps < 0 else horizon(steps / (s.polish_steps - s.polish_first_steps), rollout)
             length = piece_length(systems.steps, rollout)
-        start = self._draws.piece_start(batch, systems.steps - length, self._step)
+        start = self._draws.piece_start(batch, systems.steps, systems.steps - length, self._step)
         error = one_step_error(self.forecaster, None, None)
         followed = piece(batch, systems.steps, start, length) if length < systems.steps else batch
         return polish_bounce(Rollouts(self.forecaster, parameters, followed, length, rollout, error), self.structures)
@@ -333,12 +341,13 @@ class BounceGrad:
         assert self.structures is not None
         s = self.settings
         horizon = s.rollout if s.bounce == "metropolis" else 1
-        start = self._draws.residual_start(batch, systems.steps - 1 - horizon, self._step)
+        start = self._draws.residual_start(batch, systems.steps, systems.steps - 1 - horizon, self._step)
         types = self.structures.edge_types[batch.edges], self.structures.node_types[batch.nodes]
         with torch.no_grad():
             weight = self.error_measure().weight
             errors = residuals(self.library, parameters, batch, systems.steps, start, horizon, *types, weight)
-        self.residual_scale.update(errors)
+        if len(errors):  # nothing is compared where everybody leaves too soon
+            self.residual_scale.update(errors)
 
     def _settle(self, systems: SystemSet) -> None:
         """Gives every training system the best structure under the modules as they are, by all of its transitions.

@@ -91,7 +91,7 @@ def heat_bath_bounce(
     marginals are what later bounces hold edges at, where they free some only.
     """
     scores = rows.scores(parameters)
-    weighed = coupling.scores(rows.graph, scores)
+    weighed = coupling.scores(rows.graph, rows.evidence(scores))
     temperature = temperature_factor * rows.spread(weighed) + 1e-9
     weights = coupling.weights(rows, weighed, temperature)
     edge_types, node_types = structures.edge_types[batch.edges], structures.node_types[batch.nodes]
@@ -100,7 +100,7 @@ def heat_bath_bounce(
     if sample:
         weights = rows.indicator(edge_types, node_types)
     structures.beliefs[batch.edges] = coupling.agreed(batch.graph, rows.edge_probabilities(weights)).float()
-    weights = weights / batch.graph.nodes
+    weights = rows.mean_weights(weights)
     loss = torch.where(weights > 0, weights * scores, torch.zeros_like(scores)).sum()
     if float(weights.sum()) < 0.999:  # somewhere no alternative has a finite score: the modules have diverged
         loss = torch.full_like(loss, torch.nan)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -114,5 +113,5 @@ def agreement_of_halves(run: Run, data: TrajectoryData) -> float | None:
 
 
 def _types(run: Run, data: TrajectoryData, steps: slice) -> torch.Tensor:
-    part = dataclasses.replace(data, states=data.states[:, steps], edges=None, node_types=None)
+    part = data.part(steps)
     return find(run, run.systems(part), "heat_bath").edge_types.long().cpu()

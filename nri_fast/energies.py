@@ -7,93 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nri_fast import ops
+from nri_fast import ops, presence
 from nri_fast.autograd import HeatBathScores, RolloutEnergy
-from nri_fast.checks import FLOATS, check_finite, check_tensor, check_types
+from nri_fast.checks import check_tensor, check_types
 from nri_fast.graph import MegaGraph
 from nri_fast.modules import ModuleLibrary
+from nri_fast.recorded import dtype_of, flat_step_scale, joined, pack_trajectories
 
 #: A receiver's incoming edges are scored jointly while they have at most this many assignments.
 LARGEST_BLOCK = 4096
-
-
-def _dtype(library: ModuleLibrary) -> torch.dtype:
-    dtype = library.change_scale.dtype
-    if dtype not in FLOATS:
-        raise TypeError(f"library: expected {' or '.join(map(str, FLOATS))}, got {dtype}")
-    return dtype
-
-
-def pack_trajectories(
-    library: ModuleLibrary,
-    graph: MegaGraph,
-    trajectories: Tensor | Sequence[Tensor],
-    least_steps: int = 2,
-    observed: Tensor | None = None,
-    rollout: int = 1,
-) -> tuple[Tensor, int]:
-    """Checks trajectories and lays them out flat, each system's [steps, entities, features] behind the other.
-
-    Parameters
-    ----------
-    library, graph : ModuleLibrary, MegaGraph
-        What they will be used with.
-    trajectories : Tensor or sequence of Tensor
-        [systems, steps, N, D] where all systems have N entities, otherwise one [steps, N_b, D] per system.
-    least_steps : int
-        How many steps there must be.
-    observed : Tensor, optional
-        [nodes] flags: unobserved entities' states must be finite only where roll-outs of `rollout` steps start.
-
-    Returns
-    -------
-    states : Tensor
-        Flat states.
-    steps : int
-        Recorded steps per system.
-    """
-    device = library.change_scale.device
-    dtype = _dtype(library)
-    if isinstance(trajectories, Tensor):
-        sizes = set(graph.sizes)
-        if len(sizes) > 1:
-            raise ValueError("trajectories: the systems differ in size, expected one [steps, N_b, D] per system")
-        shape = (graph.systems, None, sizes.pop() if sizes else None, library.features)
-        check_tensor("trajectories", trajectories, shape, dtype, device)
-        steps = trajectories.shape[1]
-        states = trajectories.contiguous().flatten()
-    else:
-        if len(trajectories) != graph.systems:
-            raise ValueError(f"trajectories: expected {graph.systems} systems, got {len(trajectories)}")
-        first = trajectories[0] if len(trajectories) else None
-        steps = first.shape[0] if isinstance(first, Tensor) and first.ndim else 0
-        for b, one in enumerate(trajectories):
-            check_tensor(f"trajectories[{b}]", one, (steps, graph.sizes[b], library.features), dtype, device)
-        flat = [one.reshape(-1) for one in trajectories]
-        states = torch.cat(flat) if flat else torch.empty(0, dtype=dtype, device=device)
-    if graph.device != device:
-        raise ValueError(f"graph: expected on {device}, got {graph.device}")
-    if graph.systems == 0:
-        raise ValueError("trajectories: expected at least one system, got none")
-    if steps < least_steps:
-        raise ValueError(f"trajectories: expected at least {least_steps} steps, got {steps}")
-    read = states.detach()
-    if observed is not None:
-        read = read.masked_fill(_unread(graph, observed, steps, rollout).repeat_interleave(library.features), 0.0)
-    check_finite("trajectories", read, graph, steps, library.features)
-    return states, steps
-
-
-def _unread(graph: MegaGraph, observed: Tensor, steps: int, rollout: int) -> Tensor:
-    """[nodes * steps] flat: unobserved entities' states that no roll-out starts from."""
-    sizes = graph.node_offset.diff()
-    owner = torch.repeat_interleave(torch.arange(graph.systems, device=graph.device), sizes)
-    first, step = graph.node_offset[owner], torch.arange(steps, device=graph.device)[:, None]
-    place = steps * first + step * sizes[owner] + torch.arange(graph.nodes, device=graph.device) - first
-    starts = (step < steps - 1) & (step % rollout == 0)
-    unread = torch.empty(graph.nodes * steps, dtype=torch.bool, device=graph.device)
-    unread[place] = ~(observed.bool() | starts)
-    return unread
 
 
 def flat_observed(graph: MegaGraph, observed: Tensor | None) -> Tensor | None:
@@ -200,6 +122,8 @@ def rollout_energy(
     scale_squared: float | None = None,
     weight: Tensor | None = None,
     observed: Tensor | None = None,
+    present: Tensor | Sequence[Tensor] | None = None,
+    step_scale: Tensor | None = None,
 ) -> Tensor:
     """Energy of structures: how badly the modules, so wired, predict the recorded trajectories.
 
@@ -214,7 +138,7 @@ def rollout_energy(
     graph : MegaGraph
         Who may act on whom.
     trajectories : Tensor or sequence of Tensor
-        [systems, steps, N, D], or one [steps, N_b, D] per system where systems differ in size.
+        [systems, steps, N, D], or one [steps_b, N_b, D] per system where systems differ in size or length.
     edge_types : Tensor
         Integers: an adjacency [systems, N, N], A[b, i, j] on the edge i -> j, or flat [edges] in the graph's order.
         Several structures of the same systems: [structures, ...].
@@ -228,6 +152,15 @@ def rollout_energy(
         [systems, N] or flat [nodes], bool or uint8: entities whose predictions are compared, at least one of every
         system; all if not given. Of an unobserved entity only the states that roll-outs start from are read (with
         ``rollout`` = steps - 1: its first); what else is recorded of it, NaN included, changes nothing.
+    present : Tensor or sequence of Tensor, optional
+        Shaped as ``trajectories`` without features, bool or uint8; everything is present if not given. An entity takes
+        part in a roll-out if it is present where that starts: otherwise it sends and gets no message, under any type.
+        Its prediction is compared where it takes part and is present at the predicted step. What stands in
+        ``trajectories`` where it is absent, NaN included, changes nothing. A system without anything to compare has
+        energy 0.
+    step_scale : Tensor, optional
+        [systems], positive: the system's time step over that which the modules are made for; predicted changes are
+        multiplied by it. All 1 if not given.
 
     Returns
     -------
@@ -249,12 +182,24 @@ def rollout_energy(
     if rollout < 1:
         raise ValueError(f"rollout: expected at least 1, got {rollout}")
     seen = flat_observed(graph, observed)
-    states, steps = pack_trajectories(library, graph, trajectories, rollout + 1, seen, rollout)
+    recorded = pack_trajectories(library, graph, trajectories, present, rollout + 1, seen, rollout)
+    scale = flat_step_scale(library, graph, step_scale)
     types, several = flat_edge_types(library, graph, edge_types)
     nodes = flat_node_types(library, graph, node_types)
     measure = error_measure(library, error, scale_squared, weight)
     energy: Tensor = RolloutEnergy.apply(
-        library.flat_parameters(), states, library, graph, steps, types, nodes, rollout, measure, seen
+        library.flat_parameters(),
+        recorded.states,
+        library,
+        graph,
+        recorded.steps,
+        types,
+        nodes,
+        rollout,
+        measure,
+        seen,
+        recorded.present,
+        scale,
     )
     return energy if several else energy[0]
 
@@ -323,6 +268,8 @@ def heat_bath_scores(
     weight: Tensor | None = None,
     free: Tensor | None = None,
     held_weight: Tensor | None = None,
+    present: Tensor | Sequence[Tensor] | None = None,
+    step_scale: Tensor | None = None,
 ) -> Tensor:
     """One-step energies of all the structures that a heat-bath move chooses from, messages shared between them.
 
@@ -334,7 +281,7 @@ def heat_bath_scores(
 
     Parameters
     ----------
-    library, graph, trajectories, node_types, error, scale_squared, weight
+    library, graph, trajectories, node_types, error, scale_squared, weight, present, step_scale
         As for :func:`rollout_energy`.
     edge_types : Tensor, optional
         Current types, for conditionals.
@@ -359,9 +306,12 @@ def heat_bath_scores(
 
     Notes
     -----
-    The energy of a structure at R = 1 is the mean over receivers of the scores of its assignments.
+    The energy of a structure at R = 1 is the mean over receivers of the scores of its assignments. With `present`, a
+    score is a mean over the transitions in which its receiver is compared, 0 if there is none, and a receiver weighs as
+    many as there are of them (:func:`compared_transitions`).
     """
-    states, steps = pack_trajectories(library, graph, trajectories)
+    recorded = pack_trajectories(library, graph, trajectories, present)
+    scale = flat_step_scale(library, graph, step_scale)
     measure = error_measure(library, error, scale_squared, weight)
     nodes = flat_node_types(library, graph, node_types)
     current = None
@@ -384,27 +334,60 @@ def heat_bath_scores(
             f"graph: an entity's incoming edges have {assignments} assignments, expected at most {LARGEST_BLOCK}; "
             "give edge_types to score one edge at a time, or free fewer"
         )
-    if transitions is None:
-        start = all_transitions(graph, steps)
-    else:
-        check_tensor("transitions", transitions, (graph.systems, None), torch.int64, graph.device)
-        outside = (transitions < 0) | (transitions > steps - 2)
-        if bool(outside.any()):
-            place = outside.nonzero()[0].tolist()
-            raise IndexError(f"transitions{place}: {int(transitions[outside][0])}, expected 0 to {steps - 2}")
-        if transitions.shape[1] == 0:
-            raise ValueError("transitions: expected at least one per system, got none")
-        start = transitions.contiguous().clone()
+    start = _checked_transitions(graph, transitions, recorded.steps)
     layout = ops.RowLayout
     rows = layout.blocks(graph, library.edge_types, free) if blocks else layout.conditionals(graph, library.edge_types)
     problem = ops.HeatBathProblem(
-        library, graph, states.detach(), steps, start, rows, measure, nodes, current, held_weight
+        library,
+        graph,
+        recorded.states.detach(),
+        recorded.steps,
+        start,
+        rows,
+        measure,
+        nodes,
+        current,
+        held_weight,
+        recorded.present,
+        scale,
     )
     scores: Tensor = HeatBathScores.apply(library.flat_parameters(), problem)
     if graph.entities is None or free is not None:
         return scores
     shape = (-1,) if current is None else (graph.entities - 1, library.edge_types)
     return scores.reshape(graph.systems, graph.entities, *shape)
+
+
+def _checked_transitions(graph: MegaGraph, transitions: Tensor | None, steps: int) -> Tensor:
+    if transitions is None:
+        return all_transitions(graph, steps)
+    check_tensor("transitions", transitions, (graph.systems, None), torch.int64, graph.device)
+    outside = (transitions < 0) | (transitions > steps - 2)
+    if bool(outside.any()):
+        place = outside.nonzero()[0].tolist()
+        raise IndexError(f"transitions{place}: {int(transitions[outside][0])}, expected 0 to {steps - 2}")
+    if transitions.shape[1] == 0:
+        raise ValueError("transitions: expected at least one per system, got none")
+    return transitions.contiguous().clone()
+
+
+def compared_transitions(graph: MegaGraph, present: Tensor | Sequence[Tensor], transitions: Tensor | None) -> Tensor:
+    """In how many transitions each receiver's prediction is compared: what its heat-bath scores weigh.
+
+    Parameters
+    ----------
+    graph, present, transitions
+        As for :func:`heat_bath_scores`.
+
+    Returns
+    -------
+    Tensor
+        [nodes] int64.
+    """
+    masks = list(present)
+    steps = max((len(mask) for mask in masks), default=0)
+    start = _checked_transitions(graph, transitions, steps)
+    return presence.compared_transitions(graph, joined(masks, steps), steps, start)
 
 
 @torch.compiler.disable
@@ -415,23 +398,27 @@ def forecast(
     edge_types: Tensor,
     node_types: Tensor | None = None,
     horizon: int = 20,
+    present: Tensor | None = None,
+    step_scale: Tensor | None = None,
 ) -> Tensor:
     """Open-loop roll-out: what the modules, so wired, predict from one state on. Not differentiable.
 
     Parameters
     ----------
-    library, graph, edge_types, node_types
+    library, graph, edge_types, node_types, step_scale
         As for :func:`rollout_energy`.
     initial : Tensor
         [systems, N, D], or flat [nodes, D].
     horizon : int
         Steps to predict, at least 1.
+    present : Tensor, optional
+        [systems, N] or flat [nodes], bool or uint8: who takes part; everybody if not given.
 
     Returns
     -------
     Tensor
         [systems, horizon, N, D] where all systems are of one size; otherwise flat, each system's [horizon, N_b, D]
-        behind the other.
+        behind the other. NaN for entities that take no part.
     """
     if horizon < 1:
         raise ValueError(f"horizon: expected at least 1, got {horizon}")
@@ -444,9 +431,16 @@ def forecast(
     shape: tuple[int | None, ...] = (graph.nodes, library.features)
     if initial.ndim == 3 and len(sizes) == 1:
         shape = (graph.systems, *sizes, library.features)
-    check_tensor("initial", initial, shape, _dtype(library), scale.device)
-    if not bool(torch.isfinite(initial).all()):
-        place = (~torch.isfinite(initial)).nonzero()[0].tolist()
+    check_tensor("initial", initial, shape, dtype_of(library), scale.device)
+    part = None
+    if present is not None:
+        check_tensor("present", present, shape[:-1], (torch.bool, torch.uint8), scale.device)
+        part = present.flatten().bool().to(torch.uint8)
+    finite = torch.isfinite(initial)
+    if part is not None:
+        finite |= (part == 0).view(*initial.shape[:-1], 1)
+    if not bool(finite.all()):
+        place = (~finite).nonzero()[0].tolist()
         raise ValueError(f"initial{place}: expected finite numbers")
     types, several = flat_edge_types(library, graph, edge_types)
     if several:
@@ -454,5 +448,7 @@ def forecast(
     nodes = flat_node_types(library, graph, node_types)
     with torch.no_grad():
         parameters = library.flat_parameters()
-        states = ops.forecast(library, parameters, graph, initial.detach().contiguous(), horizon, types[0], nodes)
+        flat = initial.detach().contiguous()
+        steps = flat_step_scale(library, graph, step_scale)
+        states = ops.forecast(library, parameters, graph, flat, horizon, types[0], nodes, part, steps)
     return states.reshape(graph.systems, horizon, *sizes, library.features) if len(sizes) == 1 else states

@@ -11,8 +11,9 @@ file                                                arrays
 ``.npz`` by its path                                features]; optional ``edges`` (or ``adjacency``) [systems,
                                                     entities, entities], ``node_types`` [systems, entities],
                                                     ``feature_names``, ``sizes`` [systems] (numbers of entities,
-                                                    where they differ) and the arrays of
-                                                    :class:`nri_fast.origin.Origin`
+                                                    where they differ), ``lengths`` [systems] (steps, where they
+                                                    differ), ``present`` [systems, steps, entities] (where entities
+                                                    come and go) and the arrays of :class:`nri_fast.origin.Origin`
 ==================================================  =========================================================
 
 Orientation: in the ``.npy`` family ``edges[s, i, j]`` belongs to the edge that i *receives* from j, because NRI's code
@@ -79,7 +80,8 @@ def load_trajectories(
         No such path, or no file of this split (and name) in it.
     ValueError
         Several data sets fit; a file is damaged, truncated or holds pickled objects; arrays of wrong rank or of shapes
-        that do not fit together; NaN or infinity; edges that are no types. The message names the file.
+        that do not fit together; NaN or infinity where a state is not absent; edges that are no types. The message
+        names the file.
     """
     path = Path(path)
     if not path.exists():
@@ -103,7 +105,7 @@ def save_trajectories(data: TrajectoryData, path: str | os.PathLike[str]) -> lis
     path : path
         ``....npz`` for one file. Otherwise a folder (made if absent), which gets NRI's ``.npy`` family if the features
         are positions and velocities, or Kuramoto's, and ``{split}.npz`` or ``{split}_{name}.npz`` if not, and for all
-        that these files have no place for: systems of different sizes, an origin.
+        that these files have no place for: systems of different sizes, absent states, an origin.
 
     Returns
     -------
@@ -122,7 +124,7 @@ def save_trajectories(data: TrajectoryData, path: str | os.PathLike[str]) -> lis
     node_types = None if data.node_types is None else data.node_types.cpu().numpy()
     dimensions = data.features // 2
     family: dict[Path, Array] = {}
-    if path.suffix != ".npz" and data.sizes is None and data.origin is None:
+    if path.suffix != ".npz" and data.sizes is None and data.origin is None and data.present is None:
         if data.feature_names == _POSITIONS[:dimensions] + _VELOCITIES[:dimensions]:
             family[path / f"loc_{suffix}.npy"] = states[..., :dimensions].transpose(0, 1, 3, 2)
             family[path / f"vel_{suffix}.npy"] = states[..., dimensions:].transpose(0, 1, 3, 2)
@@ -142,6 +144,8 @@ def save_trajectories(data: TrajectoryData, path: str | os.PathLike[str]) -> lis
         arrays.append(("node_types", node_types))
     if data.sizes is not None:
         arrays.append(("sizes", data.sizes.cpu().numpy()))
+    if data.present is not None:
+        arrays.append(("present", data.present.cpu().numpy()))
     if data.origin is not None:
         arrays += data.origin.arrays().items()
     file = path if path.suffix == ".npz" else path / f"{suffix}.npz"
@@ -252,6 +256,8 @@ def _load_npz(file: Path, split: str, name: str, feature_names: tuple[str, ...] 
         _, nodes = _one_of(file, archive, "node_types")
         _, names = _one_of(file, archive, "feature_names")
         _, sizes = _one_of(file, archive, "sizes")
+        _, lengths = _one_of(file, archive, "lengths")
+        _, present = _one_of(file, archive, "present")
         origin = {key: array for key in ORIGIN_KEYS if (array := _one_of(file, archive, key)[1]) is not None}
     if states is None:
         raise ValueError(f"{file}: expected an array 'states' or 'trajectories', got {sorted(archive.files)}")
@@ -265,7 +271,35 @@ def _load_npz(file: Path, split: str, name: str, feature_names: tuple[str, ...] 
         types = edge_types(f"{file}: {edges_key}", edges, states.shape[0], states.shape[2])
     if nodes is not None:
         nodes = node_types_of(f"{file}: node_types", nodes, states.shape[0], states.shape[2])
-    return _assemble(file, states, types, nodes, feature_names, name, split, sizes, origin)
+    present = _mask(file, states.shape[:3], sizes, lengths, present)
+    return _assemble(file, states, types, nodes, feature_names, name, split, sizes, origin, present)
+
+
+def _mask(
+    file: Path, shape: tuple[int, ...], sizes: Array | None, lengths: Array | None, present: Array | None
+) -> Array | None:
+    """[systems, steps, entities] bool: which states there are; None: all."""
+    if present is not None and (present.dtype.kind not in "biu" or present.shape != shape):
+        raise ValueError(
+            f"{file}: present: expected flags [systems, steps, entities] = {list(shape)}, "
+            f"got {present.dtype} {list(present.shape)}"
+        )
+    mask = None if present is None else present.astype(bool)
+    if lengths is None:
+        return mask
+    systems, steps, entities = shape
+    if lengths.dtype.kind not in "iu" or lengths.shape != (systems,):
+        raise ValueError(
+            f"{file}: lengths: expected whole numbers [systems] = [{systems}], "
+            f"got {lengths.dtype} {list(lengths.shape)}"
+        )
+    if lengths.min() < 1 or lengths.max() > steps:
+        raise ValueError(f"{file}: lengths: expected 1 to {steps} steps, got {lengths.min()} to {lengths.max()}")
+    members = np.ones((systems, 1, entities), dtype=bool)
+    if sizes is not None and sizes.shape == (systems,):
+        members = (np.arange(entities) < sizes[:, None])[:, None]
+    recorded = (np.arange(steps) < lengths[:, None])[..., None] & members
+    return recorded if mask is None else mask & recorded
 
 
 def _one_of(file: Path, archive: Any, *keys: str) -> tuple[str, Array | None]:
@@ -295,6 +329,7 @@ def _assemble(
     split: str,
     sizes: Array | None = None,
     origin: dict[str, Array] | None = None,
+    present: Array | None = None,
 ) -> TrajectoryData:
     if sizes is not None and sizes.dtype.kind not in "iu":
         raise ValueError(f"{where}: sizes: expected whole numbers, got dtype {sizes.dtype}")
@@ -308,6 +343,7 @@ def _assemble(
             node_types=None if nodes is None else torch.from_numpy(np.ascontiguousarray(nodes)),
             sizes=None if sizes is None else torch.from_numpy(sizes.astype(np.int64)),
             origin=Origin.from_arrays(origin) if origin else None,
+            present=None if present is None else torch.from_numpy(present),
         )
     except ValueError as problem:
         raise ValueError(f"{where}: {problem}") from problem

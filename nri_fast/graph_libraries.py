@@ -22,7 +22,8 @@ def from_pyg(graphs: Any, feature_names: Sequence[str], name: str = "", split: s
     Parameters
     ----------
     graphs : Data, Batch or sequence of Data
-        Each with ``x`` [entities, steps, features]; if all have ``edge_type``, also with true edges.
+        Each with ``x`` [entities, steps, features]; if all have ``edge_type``, also with true edges. ``present``
+        [entities, steps] bool, where a graph has it, says which states there are.
     feature_names : sequence of str
         ``x, y, z`` are positions and ``vx, vy, vz`` velocities.
     name, split : str
@@ -57,11 +58,14 @@ def from_pyg(graphs: Any, feature_names: Sequence[str], name: str = "", split: s
     if any(labelled) and not all(labelled):
         raise ValueError(f"graphs[{labelled.index(False)}]: expected edge_type in all graphs or in none")
     edges = torch.zeros(len(listed), largest, largest, dtype=torch.uint8) if all(labelled) else None
+    present = torch.zeros(states.shape[:3], dtype=torch.bool)
     for g, graph in enumerate(listed):
         states[g, :, : graph.x.shape[0]] = graph.x.transpose(0, 1)
+        flags = graph.get("present")
+        present[g, :, : graph.x.shape[0]] = True if flags is None else flags.bool().T
         if edges is not None:
             edges[g, graph.edge_index[0], graph.edge_index[1]] = graph.edge_type.to(torch.uint8)
-    return TrajectoryData(states, edges, tuple(feature_names), name, split, sizes=sizes)
+    return TrajectoryData(states, edges, tuple(feature_names), name, split, sizes=sizes, present=present)
 
 
 def to_pyg(data: TrajectoryData, inference: Inference | None = None) -> list[Any]:
@@ -78,7 +82,8 @@ def to_pyg(data: TrajectoryData, inference: Inference | None = None) -> list[Any
     -------
     list of Data
         Complete graphs, edges by receiver and then by sender: ``x`` [entities, steps, features] float64,
-        ``edge_index`` and, where types are known, ``edge_type`` int64.
+        ``edge_index`` and, where types are known, ``edge_type`` int64. Where states are absent (zero in ``x``),
+        ``present`` [entities, steps] bool.
 
     Raises
     ------
@@ -94,6 +99,8 @@ def to_pyg(data: TrajectoryData, inference: Inference | None = None) -> list[Any
         graph = data_class(
             x=data.states[s, :, :n].transpose(0, 1).contiguous(), edge_index=torch.stack([sender, receiver])
         )
+        if data.present is not None:
+            graph.present = data.present[s, :, :n].T.contiguous()
         if adjacency is not None:
             graph.edge_type = adjacency[s, sender, receiver].long()
         if inference is not None:

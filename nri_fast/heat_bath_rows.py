@@ -13,6 +13,7 @@ from torch import Tensor
 from nri_fast import ops
 from nri_fast.graph import MegaGraph
 from nri_fast.modules import ModuleLibrary
+from nri_fast.presence import compared_transitions
 from nri_fast.system_set import Batch
 
 
@@ -80,7 +81,9 @@ class HeatBathRows:
         self._free, self._held_weight = free, held_weight
         self.layout = ops.RowLayout.blocks(graph, library.edge_types, free)
         problem = ops.HeatBathProblem(
-            library, graph, batch.states, steps, start, self.layout, error, None, None, held_weight
+            *(library, graph, batch.states, steps, start, self.layout, error, None, None, held_weight),
+            present=batch.present,
+            step_scale=batch.step_scale,
         )
         self._problems = [problem]
         if library.node_types > 1:
@@ -124,9 +127,35 @@ class HeatBathRows:
         parts = [p.gradient(parameters, weights[place]) for p, place in zip(self._problems, self._place, strict=True)]
         return torch.stack(parts).sum(0)
 
+    @cached_property
+    def _receiver(self) -> Tensor:
+        """[rows] whose each row is."""
+        rows = self.row_offset.diff()
+        return torch.repeat_interleave(torch.arange(len(rows), device=rows.device), rows)
+
+    @cached_property
+    def _share(self) -> Tensor | None:
+        return compared_share(self._problems[0])
+
+    def evidence(self, scores: Tensor) -> Tensor:
+        """[rows] scores as far as they tell structures apart: of every transition, compared or not.
+
+        A receiver that is compared in half of the transitions says half as much: energies are sums of these.
+        """
+        return scores if self._share is None else scores * self._share[self._receiver]
+
+    def mean_weights(self, weights: Tensor) -> Tensor:
+        """[rows] `weights`, one for each receiver together, as they make up a mean over all that is compared."""
+        if self._share is None:
+            return weights / self.graph.nodes
+        return weights * (self._share / self._share.sum())[self._receiver]
+
     def spread(self, scores: Tensor) -> float:
         """Mean over receivers of the standard deviation of their scores: the unit of temperatures."""
-        tables = [scores[group.rows].double() for group in self.groups if group.rows.shape[1] > 1]
+        share = self._share
+        listed = [group for group in self.groups if group.rows.shape[1] > 1]
+        rows = [g.rows if share is None else g.rows[share[g.receivers] > 0] for g in listed]
+        tables = [scores[some].double() for some in rows]
         return float(torch.cat([table.std(-1) for table in tables]).nanmean()) if tables else 0.0
 
     def responsibilities(self, scores: Tensor, temperature: float) -> Tensor:
@@ -134,10 +163,8 @@ class HeatBathRows:
         return ops.responsibilities(self.row_offset, scores, temperature)
 
     def in_likelihood_units(self, scores: Tensor) -> Tensor:
-        """Scores as minus log-likelihoods of a receiver's scored transitions (see :func:`likelihood_units`)."""
-        rows = self.row_offset.diff()
-        owner = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), rows)
-        return likelihood_units(self._problems[0], scores, owner, len(rows))
+        """:meth:`evidence` as minus log-likelihoods of a receiver's transitions (see :func:`likelihood_units`)."""
+        return likelihood_units(self._problems[0], scores, self._receiver, self.graph.nodes, self._share)
 
     def sample(
         self, scores: Tensor, temperature: float, draws: ops.Draws, edge_types: Tensor, node_types: Tensor
@@ -223,12 +250,33 @@ def _groups_of_all(graph: MegaGraph, edge_types: int, node_types: int) -> list[R
     )
 
 
-def likelihood_units(problem: ops.HeatBathProblem, scores: Tensor, owner: Tensor, owners: int) -> Tensor:
-    """Scores as minus log-likelihoods of the scored transitions (L of them, D features that count in each).
+def compared_share(problem: ops.HeatBathProblem) -> Tensor | None:
+    """[nodes] share of its system's transitions in which each receiver is compared; None: all of them."""
+    if problem.present is None:
+        return None
+    counts = compared_transitions(problem.graph, problem.present, problem.steps, problem.start)
+    return counts.to(problem.states.dtype) / problem.start.shape[1]
+
+
+def likelihood_units(
+    problem: ops.HeatBathProblem, scores: Tensor, owner: Tensor, owners: int, share: Tensor | None
+) -> Tensor:
+    """Evidence as minus log-likelihoods of the scored transitions (L of them, D features that count in each).
 
     Robust: every transition has an unknown variance of its own, integrated out, which gives the likelihood
     ``prod (s^2 + e)^(-D / 2)``. Squared: Gaussian errors, their variance the mean error of the best of the rows that
     have the same `owner` ([rows] int64, 0 to `owners` - 1).
+
+    Parameters
+    ----------
+    problem : HeatBathProblem
+        What was scored.
+    scores : Tensor
+        [rows] evidence: scores times the share of the transitions in which the owner is compared.
+    owner, owners
+        As above.
+    share : Tensor or None
+        [owners] that share; None: all 1.
     """
     features = int((problem.error.weight != 0).sum())
     scaled = scores * (0.5 * features * problem.start.shape[1])
@@ -236,6 +284,8 @@ def likelihood_units(problem: ops.HeatBathProblem, scores: Tensor, owner: Tensor
         return scaled
     lowest = torch.full((owners,), torch.inf, dtype=scores.dtype, device=scores.device)
     lowest = lowest.scatter_reduce(0, owner, scores.nan_to_num(torch.inf), "amin")
+    if share is not None:
+        lowest = torch.where(share > 0, lowest / share, lowest)
     return scaled / lowest.clamp(min=torch.finfo(scores.dtype).tiny)[owner]
 
 

@@ -12,7 +12,13 @@ from torch import Tensor
 from nri_fast import ops
 from nri_fast.couplings import Coupling
 from nri_fast.energies import LARGEST_BLOCK, all_transitions, largest_block
-from nri_fast.heat_bath_rows import HeatBathRows, edges_in_block, likelihood_units, random_free_edges
+from nri_fast.heat_bath_rows import (
+    HeatBathRows,
+    compared_share,
+    edges_in_block,
+    likelihood_units,
+    random_free_edges,
+)
 from nri_fast.modules import ModuleLibrary
 from nri_fast.posterior import bagged, blocks_of
 from nri_fast.search import Found, batches
@@ -104,8 +110,12 @@ class _Search:
     def _start(self, batch: Batch, transitions: Tensor | None) -> Tensor:
         """[B, L] first steps of some transitions, all if not given, the same for every system."""
         if transitions is None:
-            return all_transitions(batch.graph, self.systems.steps)
+            return all_transitions(batch.graph, self._length(batch))
         return transitions.to(batch.states.device).repeat(len(batch.systems), 1)
+
+    def _length(self, batch: Batch) -> int:
+        """Steps up to the end of the batch's recordings, which have one length unless they share a structure."""
+        return int(self.systems.lengths[batch.systems].max())
 
     def _weights(
         self, batch: Batch, free: Tensor | None = None, held_weight: Tensor | None = None
@@ -113,15 +123,18 @@ class _Search:
         """Rows and how much they weigh: at the temperature given, or in the bagged posterior."""
         rows = self._rows(batch, free, held_weight)
         if self.temperature is not None:
-            scores = self.coupling.scores(rows.graph, rows.scores(self.parameters))
+            scores = self.coupling.scores(rows.graph, rows.evidence(rows.scores(self.parameters)))
             return rows, self.coupling.weights(rows, scores, self.temperature)
 
         def weigh(scores: Tensor) -> Tensor:
             scores = self.coupling.scores(rows.graph, rows.in_likelihood_units(scores))
             return self.coupling.weights(rows, scores, 1.0 / self._recordings)
 
-        blocks = blocks_of(self.systems.steps - 1)
-        parts = [self._rows(batch, free, held_weight, block).scores(self.parameters) for block in blocks]
+        blocks = blocks_of(self._length(batch) - 1)
+        parts = []
+        for block in blocks:
+            part = self._rows(batch, free, held_weight, block)
+            parts.append(part.evidence(part.scores(self.parameters)))
         return rows, bagged(parts, [len(block) for block in blocks], weigh)
 
     @property
@@ -142,7 +155,8 @@ class _Search:
             temperature = 100.0 * 10.0 ** (-3.0 * step / bounces)
             generator = np.random.Generator(np.random.Philox(key=np.array([self.seed, step], dtype=np.uint64)))
             rows = self._rows(batch, random_free_edges(graph, most, generator, self.coupling.undirected), beliefs)
-            scores = self.coupling.scores(graph, rows.in_likelihood_units(rows.scores(self.parameters)))
+            evidence = rows.evidence(rows.scores(self.parameters))
+            scores = self.coupling.scores(graph, rows.in_likelihood_units(evidence))
             weights = self.coupling.weights(rows, scores, temperature)
             beliefs = self.coupling.agreed(graph, rows.edge_probabilities(weights)).float()
         nodes = rows.node_probabilities(weights).argmax(-1).byte()
@@ -161,7 +175,7 @@ class _Search:
         owners = graph.nodes if apart else graph.systems
         while True:
             problem = self._pair_problem(batch, edge_types, node_types)
-            scores = self._pair_scores(problem, problem.scores(self.parameters))
+            scores = self._pair_scores(problem, self._pair_evidence(problem))
             best = scores.min(-1)
             gain = scores.gather(-1, edge_types.long()[:, None])[:, 0] - best.values
             largest = gain.new_zeros(owners).scatter_reduce(0, owner, gain, "amax")
@@ -191,9 +205,9 @@ class _Search:
             return ops.responsibilities(offset, self._pair_scores(problem, scores).flatten(), temperature)
 
         if self.temperature is not None:
-            return weigh(problem.scores(self.parameters)).view(-1, types), nodes
-        blocks = blocks_of(self.systems.steps - 1)
-        parts = [self._pair_problem(batch, edge_types, node_types, b).scores(self.parameters) for b in blocks]
+            return weigh(self._pair_evidence(problem)).view(-1, types), nodes
+        blocks = blocks_of(self._length(batch) - 1)
+        parts = [self._pair_evidence(self._pair_problem(batch, edge_types, node_types, b)) for b in blocks]
         return bagged(parts, [len(block) for block in blocks], weigh).view(-1, types), nodes
 
     def _pair_problem(
@@ -204,13 +218,24 @@ class _Search:
         start = self._start(batch, transitions)
         nodes = node_types if library.node_types > 1 else None
         return ops.HeatBathProblem(
-            library, graph, batch.states, self.systems.steps, start, layout, self.error, nodes, edge_types
+            *(library, graph, batch.states, self.systems.steps, start, layout, self.error, nodes, edge_types),
+            present=batch.present,
+            step_scale=batch.step_scale,
         )
+
+    def _pair_evidence(self, problem: ops.HeatBathProblem) -> Tensor:
+        """[E * K] scores, each as far as its receiver is compared (:meth:`HeatBathRows.evidence`)."""
+        scores, share = problem.scores(self.parameters), compared_share(problem)
+        if share is None:
+            return scores
+        return scores * share[problem.graph.receiver].repeat_interleave(self.library.edge_types)
 
     def _pair_scores(self, problem: ops.HeatBathProblem, scores: Tensor) -> Tensor:
         """[E, K] score of each edge's types, all others staying as they are; likelihoods if there is no temperature."""
         graph, types = problem.graph, self.library.edge_types
         if self.temperature is None:
             owner = torch.arange(graph.edges, device=graph.device).repeat_interleave(types)
-            scores = likelihood_units(problem, scores, owner, graph.edges) * self._recordings
+            share = compared_share(problem)
+            into = None if share is None else share[graph.receiver]
+            scores = likelihood_units(problem, scores, owner, graph.edges, into) * self._recordings
         return self.coupling.pair_scores(graph, scores.view(-1, types)).nan_to_num(torch.inf)

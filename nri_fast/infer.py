@@ -114,6 +114,8 @@ def infer(
             nodes,
             min(run.settings.rollout, systems.steps - 1),
             energies.error_measure(run.forecaster),
+            present=systems.present,
+            step_scale=systems.step_scale,
         )[0]
     return Inference(
         graph.adjacency(found.edge_types).cpu(),
@@ -127,7 +129,7 @@ def infer(
 def _by_system(values: Tensor, data: TrajectoryData) -> Tensor:
     """[S, N, ...] from values per entity [nodes, ...], on the CPU, with zeros behind a system's last entity."""
     result = values.new_zeros(data.systems, data.entities, *values.shape[1:], device="cpu")
-    result[data.present.cpu()] = values.cpu()
+    result[data.members.cpu()] = values.cpu()
     return result
 
 
@@ -201,30 +203,38 @@ def forecast(
     Returns
     -------
     Tensor
-        [systems, horizon, N, D]: index h - 1 holds the state h steps after `start`. What lies behind a smaller system's
-        last entity means nothing.
+        [systems, horizon, N, D]: index h - 1 holds the state h steps after `start`, in the system's own time steps.
+        What lies behind a smaller system's last entity means nothing; NaN for an entity that is absent at `start`.
     """
     if not 0 <= start < data.steps:
         raise ValueError(f"start: expected 0 to {data.steps - 1}, got {start}")
     initial = run.padded_states(data)[:, start]
     nodes = inference.node_types.to(run.device) if run.settings.node_types > 1 else None
-    predicted = _rolled_out(run, data, initial, inference.adjacency.to(run.device), nodes, horizon).cpu()
+    part = None if data.present is None else data.present[:, start].to(run.device)
+    predicted = _rolled_out(run, data, initial, inference.adjacency.to(run.device), nodes, horizon, part).cpu()
     return predicted if normalised else run.normalisation.undo(predicted)
 
 
 def _rolled_out(
-    run: Run, data: TrajectoryData, initial: Tensor, adjacency: Tensor, nodes: Tensor | None, horizon: int
+    run: Run,
+    data: TrajectoryData,
+    initial: Tensor,
+    adjacency: Tensor,
+    nodes: Tensor | None,
+    horizon: int,
+    part: Tensor | None,
 ) -> Tensor:
     """[systems, horizon, N, D]: the first step by modules of its own, where the run has some."""
-    graph, present = run.systems(data).graph, None if data.sizes is None else data.present.to(run.device)
+    systems, members = run.systems(data), None if data.sizes is None else data.members.to(run.device)
+    graph, scale = systems.graph, systems.step_scale
 
     def predicted(library: ModuleLibrary, state: Tensor, steps: int) -> Tensor:
-        if present is None:
-            return energies.forecast(library, graph, state, adjacency, nodes, steps)
-        types = None if nodes is None else nodes[present]
-        flat = energies.forecast(library, graph, state[present], adjacency, types, steps)
+        if members is None:
+            return energies.forecast(library, graph, state, adjacency, nodes, steps, part, scale)
+        types, there = (None if values is None else values[members] for values in (nodes, part))
+        flat = energies.forecast(library, graph, state[members], adjacency, types, steps, there, scale)
         padded = flat.new_zeros(data.systems, steps, data.entities, data.features)
-        padded[present[:, None].expand(-1, steps, -1)] = flat.view(-1, data.features)
+        padded[members[:, None].expand(-1, steps, -1)] = flat.view(-1, data.features)
         return padded
 
     if run.first_step is None:
@@ -232,7 +242,8 @@ def _rolled_out(
     first = predicted(run.first_step, initial, min(horizon, 1))
     if horizon == 1:
         return first
-    finite = torch.isfinite(first).flatten(1).all(1)[:, None, None, None]
+    usable = first if part is None else torch.where(part[:, None, :, None], first, 0.0)
+    finite = torch.isfinite(usable).flatten(1).all(1)[:, None, None, None]
     rest = predicted(run.forecaster, torch.where(finite, first, 0.0)[:, 0], horizon - 1)
     return torch.cat([first, torch.where(finite, rest, torch.nan)], 1)
 
@@ -274,7 +285,7 @@ def evaluate(
         result["relabelling"] = relabelling.tolist()
     if data.node_types is not None:
         types = max(run.settings.node_types, int(data.node_types.max()) + 1)
-        observed = (found.node_types[data.present][None], data.node_types[data.present][None])
+        observed = (found.node_types[data.members][None], data.node_types[data.members][None])
         result["node_accuracy"] = _number(metrics.node_accuracy(*observed, types)[0])
     horizons = [h for h in HORIZONS if h < data.steps] or [1]
     for name, errors in error_growth(run, data, found, max(horizons)).items():
@@ -300,30 +311,46 @@ def error_growth(run: Run, data: TrajectoryData, found: Inference, horizon: int)
     dict
         [horizon] errors in normalised units squared, over systems, entities and features, and over the starts 0, 20,
         40, ... that leave room: of the forecast (``""``) and of the baselines ``"_nothing_moves"`` and
-        ``"_constant_velocity"``. NaN where a forecast is not finite.
+        ``"_constant_velocity"``. NaN where a forecast is not finite, and where nothing is compared.
     """
     states = run.padded_states(data).cpu()
-    starts = range(0, data.steps - horizon, 20)
-    sums: dict[str, list[float]] = {}
-    for start in starts:
+    scale = run.step_scale(data)
+    present = None if data.present is None else data.present.cpu()
+    ahead = range(1, horizon + 1)
+    sums = {name: [0.0] * horizon for name in ("", "_nothing_moves", "_constant_velocity")}
+    counts = [0] * horizon
+    for start in range(0, data.steps - horizon, 20):
         recorded = _entities(states[:, start + 1 : start + 1 + horizon], data)
+        compared = _entities(_compared(data, start, horizon)[..., None], data)[..., 0]
+        found_there = [int(compared[:, h - 1].sum()) for h in ahead]
+        counts = [before + now for before, now in zip(counts, found_there, strict=True)]
         forecasts = {
             "": forecast(run, data, found, horizon, start, normalised=True),
             "_nothing_moves": metrics.nothing_moves(states, start, horizon),
             "_constant_velocity": metrics.constant_velocity(
-                states, start, horizon, data.feature_names, run.displacement_fit
+                states, start, horizon, data.feature_names, run.displacement_fit, present, scale
             ),
         }
         for name, predicted in forecasts.items():
-            errors = metrics.forecast_errors(_entities(predicted, data), recorded, range(1, horizon + 1))
-            before = sums.get(name, [0.0] * horizon)
-            sums[name] = [total + error / len(starts) for total, error in zip(before, errors.values(), strict=True)]
-    return sums
+            errors = metrics.forecast_errors(_entities(predicted, data), recorded, ahead, compared)
+            for h, count in zip(ahead, found_there, strict=True):
+                if count:
+                    sums[name][h - 1] += errors[h] * count
+    return {
+        name: [total / count if count else math.nan for total, count in zip(totals, counts, strict=True)]
+        for name, totals in sums.items()
+    }
+
+
+def _compared(data: TrajectoryData, start: int, horizon: int) -> Tensor:
+    """[systems, horizon, N] bool: whether an entity is there at `start` and at each of the steps behind it."""
+    there = data.there.cpu()
+    return there[:, start, None] & there[:, start + 1 : start + 1 + horizon]
 
 
 def _entities(values: Tensor, data: TrajectoryData) -> Tensor:
     """[systems, steps, N, D], or [entities that are there, steps, 1, D] where systems differ in size."""
-    return values if data.sizes is None else values.transpose(1, 2)[data.present][:, :, None]
+    return values if data.sizes is None else values.transpose(1, 2)[data.members.cpu()][:, :, None]
 
 
 def _number(value: float) -> float | None:

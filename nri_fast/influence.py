@@ -163,7 +163,8 @@ def _looked_at(run: Run, data: TrajectoryData, found: Inference) -> tuple[Tensor
         return values.to(run.device).repeat_interleave(moments, 0)
 
     types = each(found.adjacency[systems][:, :n, :n].long())
-    return states.flatten(0, 1), each(some.present), types, each(found.node_types[systems][:, :n].long())
+    there = some.there[:, steps].to(run.device).flatten(0, 1)
+    return states.flatten(0, 1), there, types, each(found.node_types[systems][:, :n].long())
 
 
 def spread_systems(data: TrajectoryData, most: int) -> Tensor:
@@ -174,7 +175,7 @@ def spread_systems(data: TrajectoryData, most: int) -> Tensor:
     ValueError
         There is none.
     """
-    places = (data.present.sum(1) > 1).nonzero().flatten().cpu()
+    places = (data.members.sum(1) > 1).nonzero().flatten().cpu()
     if not len(places):
         raise ValueError("data: expected a system of two entities or more, got none")
     return places[_spread(len(places), most)]

@@ -234,7 +234,10 @@ def _auroc(score: Array, positive: Array) -> float:
 
 
 def forecast_errors(
-    predicted: torch.Tensor, recorded: torch.Tensor, horizons: Sequence[int] = (1, 10, 20)
+    predicted: torch.Tensor,
+    recorded: torch.Tensor,
+    horizons: Sequence[int] = (1, 10, 20),
+    compared: torch.Tensor | None = None,
 ) -> dict[int, float]:
     """Mean squared error of a forecast at some horizons, over systems, entities and features.
 
@@ -243,11 +246,13 @@ def forecast_errors(
     predicted, recorded : Tensor, [systems, horizon, entities, features]
         Index h - 1 holds the state h steps after the start. Usually in normalised units.
     horizons : sequence of int, >= 1
+    compared : Tensor, bool, [systems, horizon, entities], optional
+        Which predictions count; all by default.
 
     Returns
     -------
     dict
-        Error at each horizon; NaN at horizons that were not recorded, and wherever a prediction is NaN.
+        Error at each horizon; NaN at horizons that were not recorded, and wherever a prediction that counts is NaN.
 
     Raises
     ------
@@ -267,6 +272,8 @@ def forecast_errors(
             errors[horizon] = float("nan")
             continue
         difference = predicted[:, horizon - 1].double() - recorded[:, horizon - 1].double()
+        if compared is not None:
+            difference = difference[compared[:, horizon - 1]]
         errors[horizon] = float(difference.square().mean())
     return errors
 
@@ -289,7 +296,10 @@ def nothing_moves(states: torch.Tensor, start: int, horizon: int) -> torch.Tenso
 
 
 def displacement_fit(
-    states: torch.Tensor, feature_names: Sequence[str], present: torch.Tensor | None = None
+    states: torch.Tensor,
+    feature_names: Sequence[str],
+    present: torch.Tensor | None = None,
+    step_scale: torch.Tensor | None = None,
 ) -> dict[str, tuple[float, float]]:
     """Fit how far a position moves in one step, as a linear function of its recorded velocity.
 
@@ -301,8 +311,10 @@ def displacement_fit(
     states : Tensor, [systems, steps, entities, features]
         Of the training split, so that the baseline learns from no more than a model does.
     feature_names : sequence of str, [features]
-    present : Tensor, bool, [systems, entities], optional
-        Which entities are there, in systems of different sizes.
+    present : Tensor, bool, [systems, steps, entities], optional
+        Which states are there; all by default.
+    step_scale : Tensor, [systems], optional
+        Time steps, in units of the one that slope and offset are for; all 1 by default.
 
     Returns
     -------
@@ -319,11 +331,15 @@ def displacement_fit(
         positions = values[..., [names.index(n) for n in group]]
         speed = values[:, :-1, :, [names.index(RATES[n]) for n in group]]
         change = positions[:, 1:] - positions[:, :-1]
+        time = torch.ones_like(change)
+        if step_scale is not None:
+            time = time * step_scale.to(change)[:, None, None, None]
         if present is not None:
-            there = present[:, None].expand(-1, change.shape[1], -1)
-            speed, change = speed[there], change[there]
+            there = present[:, 1:] & present[:, :-1]
+            speed, change, time = speed[there], change[there], time[there]
         velocities, moved = speed.reshape(-1).cpu().numpy(), change.reshape(-1).cpu().numpy()
-        design = np.stack([velocities, np.ones_like(velocities)], axis=1)
+        passed = time.reshape(-1).cpu().numpy()
+        design = np.stack([velocities * passed, passed], axis=1)
         slope, offset = np.linalg.lstsq(design, moved, rcond=None)[0] if len(moved) else (0.0, 0.0)
         fit.update({name: (float(slope), float(offset)) for name in group})
     return fit
@@ -335,12 +351,14 @@ def constant_velocity(
     horizon: int,
     feature_names: Sequence[str],
     fit: dict[str, tuple[float, float]] | None = None,
+    present: torch.Tensor | None = None,
+    step_scale: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Forecast that everything goes on as it goes at step `start`.
 
     A feature with a recorded rate moves by the same amount each step, as `displacement_fit` tells from that rate; the
-    rate itself stays. A feature without one repeats its last displacement, from step ``start - 1`` to `start`; from
-    step 0, where there is none, it stays.
+    rate itself stays. A feature without one repeats its last displacement, from step ``start - 1`` to `start`; where
+    there is none, it stays.
 
     Parameters
     ----------
@@ -351,6 +369,8 @@ def constant_velocity(
     feature_names : sequence of str, [features]
     fit : dict, optional
         Result of `displacement_fit` on the training split; by default fitted on `states`.
+    present, step_scale
+        As for `displacement_fit`.
 
     Returns
     -------
@@ -360,15 +380,19 @@ def constant_velocity(
     names = list(feature_names)
     if len(names) != states.shape[-1]:
         raise ValueError(f"feature_names: expected {states.shape[-1]} names, got {len(names)}: {names}")
-    fit = displacement_fit(states, names) if fit is None else fit
+    fit = displacement_fit(states, names, present, step_scale) if fit is None else fit
     current = states[:, start]
     change = torch.zeros_like(current)
     for d, name in enumerate(names):
         if name in fit:
             slope, offset = fit[name]
             change[..., d] = slope * current[..., names.index(RATES[name])] + offset
+            if step_scale is not None:
+                change[..., d] *= step_scale.to(change)[:, None]
         elif name not in RATES.values() and start > 0:
             change[..., d] = current[..., d] - states[:, start - 1, :, d]
+            if present is not None:
+                change[..., d] *= present[:, start - 1]
     ahead = torch.arange(1, horizon + 1, dtype=states.dtype, device=states.device)
     return current[:, None] + ahead[None, :, None, None] * change[:, None]
 

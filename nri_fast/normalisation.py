@@ -65,7 +65,7 @@ class Normalisation:
         Parameters
         ----------
         data : TrajectoryData
-            The training split: other splits must not take part.
+            The training split: other splits must not take part, nor do states that are absent.
 
         Returns
         -------

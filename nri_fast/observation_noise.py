@@ -22,7 +22,7 @@ def noise_share(states: Tensor, present: Tensor | None = None) -> Tensor:
     states : Tensor
         [S, T, N, D].
     present : Tensor, optional
-        [S, N] or [S, T, N] bool: what of them was recorded; everything by default.
+        [S, T, N] bool: what of them was recorded; everything by default.
 
     Returns
     -------
@@ -31,8 +31,8 @@ def noise_share(states: Tensor, present: Tensor | None = None) -> Tensor:
     """
     chosen = torch.linspace(0, len(states) - 1, min(SYSTEMS, len(states))).long()
     values = states[chosen].double()
-    there = torch.ones(values.shape[:3], dtype=torch.bool) if present is None else present[chosen].cpu()
-    there = (there if there.dim() == 3 else there[:, None]).expand(values.shape[:3]).to(values.device)
+    there = torch.ones(values.shape[:3], dtype=torch.bool) if present is None else present[chosen]
+    there = there.to(values.device)
     third, enough = values.diff(n=3, dim=1), there.unfold(1, 4, 1).all(-1) if values.shape[1] > 3 else there[:, :0]
     change, both = values.diff(dim=1), there[:, 1:] & there[:, :-1]
     shares = torch.zeros(values.shape[-1], dtype=torch.float64)

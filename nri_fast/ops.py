@@ -153,10 +153,13 @@ def rollout_energy(
     rollout: int,
     error: ErrorMeasure,
     observed: Tensor | None = None,
+    present: Tensor | None = None,
+    step_scale: Tensor | None = None,
 ) -> Tensor:
     """[structures, systems] energies of ``edge_types`` [structures, edges]. See ``csrc/ops/rollout_energy.h``.
 
-    ``observed`` [nodes] uint8 is zero where an entity's predictions are not compared.
+    ``observed`` [nodes] uint8 is zero where an entity's predictions are not compared; ``present`` uint8, laid out as
+    the states, where a state is absent; ``step_scale`` is [systems].
     """
     energy = states.new_empty(edge_types.shape[0], graph.systems)
     _core.rollout_energy(
@@ -165,7 +168,7 @@ def rollout_energy(
         library.layout,
         _address(parameters),
         graph.native,
-        _core.Trajectories(steps, _address(states)),
+        _core.Trajectories(steps, _address(states), _address(present), _address(step_scale)),
         error.native,
         rollout,
         _address(node_types),
@@ -190,6 +193,8 @@ def rollout_gradient(
     cotangent: Tensor,
     with_states: bool = False,
     observed: Tensor | None = None,
+    present: Tensor | None = None,
+    step_scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Energies [systems], parameter gradient [P] and, if wanted, the gradient of ``states``, for one structure.
 
@@ -204,7 +209,7 @@ def rollout_gradient(
         library.layout,
         _address(parameters),
         graph.native,
-        _core.Trajectories(steps, _address(states)),
+        _core.Trajectories(steps, _address(states), _address(present), _address(step_scale)),
         error.native,
         rollout,
         _address(node_types),
@@ -226,8 +231,13 @@ def forecast(
     horizon: int,
     edge_types: Tensor,
     node_types: Tensor | None,
+    present: Tensor | None = None,
+    step_scale: Tensor | None = None,
 ) -> Tensor:
-    """Flat predicted trajectories of ``horizon`` steps from ``initial`` [nodes, D]."""
+    """Flat predicted trajectories of ``horizon`` steps from ``initial`` [nodes, D].
+
+    Entities for which ``present`` [nodes] uint8 is zero take no part: NaN. ``step_scale`` is [systems].
+    """
     states = initial.new_empty(horizon * initial.numel())
     _core.forecast(
         _place(initial),
@@ -239,6 +249,8 @@ def forecast(
         horizon,
         _address(edge_types),
         _address(node_types),
+        _address(present),
+        _address(step_scale),
         _address(states),
     )
     return states
@@ -293,7 +305,8 @@ class HeatBathProblem:
     """Arguments that heat-bath scores and their gradient share. See ``csrc/ops/heat_bath.h``.
 
     ``start`` is [systems, transitions] int64. Conditionals need ``edge_types`` [edges]; blocks that hold edges need
-    ``held_weight`` [edges, K] float32, how much each type counts in a held edge's message.
+    ``held_weight`` [edges, K] float32, how much each type counts in a held edge's message. ``present`` and
+    ``step_scale`` as for :func:`rollout_energy`.
     """
 
     library: ModuleLibrary
@@ -306,6 +319,8 @@ class HeatBathProblem:
     node_types: Tensor | None = None
     edge_types: Tensor | None = None
     held_weight: Tensor | None = None
+    present: Tensor | None = None
+    step_scale: Tensor | None = None
 
     def _call(self, parameters: Tensor, cotangent: Tensor | None, output: Tensor) -> Tensor:
         _core.heat_bath(
@@ -314,7 +329,7 @@ class HeatBathProblem:
             self.library.layout,
             _address(parameters),
             self.graph.native,
-            _core.Trajectories(self.steps, _address(self.states)),
+            _core.Trajectories(self.steps, _address(self.states), _address(self.present), _address(self.step_scale)),
             self.error.native,
             self.rows.stride is None,
             self.start.shape[1],

@@ -128,9 +128,13 @@ class Plan:
 
 
 def digest_of(data: TrajectoryData) -> str:
-    """SHA-256 of the recorded states and their shape."""
+    """SHA-256 of the recorded states, their shape, which of them there are, and time steps that differ."""
     digest = hashlib.sha256(str(list(data.states.shape)).encode())
     digest.update(data.states.contiguous().numpy().data)
     if data.sizes is not None:
         digest.update(data.sizes.numpy().data)
+    if data.present is not None:
+        digest.update(data.present.contiguous().numpy().data)
+    if data.origin is not None and bool((data.origin.time_step != data.origin.time_step[0]).any()):
+        digest.update(data.origin.time_step.contiguous().numpy().data)
     return digest.hexdigest()

@@ -30,7 +30,10 @@ def piece(batch: Batch, steps: int, start: Tensor, length: int) -> Batch:
     features = len(batch.states) // (batch.graph.nodes * steps)
     recorded = batch.states.view(-1, features)
     states = recorded.new_empty(batch.graph.nodes * length, features)
+    present = None if batch.present is None else batch.present.new_empty(len(states))
     for step in range(length):
-        here = batch.places(length, torch.full_like(start, step))
-        states[here] = recorded[batch.places(steps, start + step)]
-    return dataclasses.replace(batch, states=states.flatten())
+        here, there = batch.places(length, torch.full_like(start, step)), batch.places(steps, start + step)
+        states[here] = recorded[there]
+        if present is not None and batch.present is not None:
+            present[here] = batch.present[there]
+    return dataclasses.replace(batch, states=states.flatten(), present=present)

@@ -15,21 +15,31 @@ from nri_fast.modules import ModuleLibrary
 
 
 def message_passing_step(
-    library: ModuleLibrary, edges: list[tuple[int, int]], edge_types: Tensor, node_types: Tensor, state: Tensor
+    library: ModuleLibrary,
+    edges: list[tuple[int, int]],
+    edge_types: Tensor,
+    node_types: Tensor,
+    state: Tensor,
+    part: Tensor | None = None,
+    step_scale: float = 1.0,
 ) -> Tensor:
     """[N, D] -> [N, D]: one step of one system, ``edges`` being (sender, receiver) pairs.
 
-    ``edge_types`` are [E] types, or [E, K] weights of each type in an edge's message.
+    ``edge_types`` are [E] types, or [E, K] weights of each type in an edge's message. Of those who take no ``part`` [N]
+    nothing is asked, and what comes out for them means nothing.
     """
     entities = state.shape[0]
     sums = [state.new_zeros(library.message) for _ in range(entities)]
     weights = torch.nn.functional.one_hot(edge_types.long(), library.edge_types) if edge_types.ndim == 1 else edge_types
+    there = [True] * entities if part is None else part.bool().tolist()
     for (i, j), weight in zip(edges, weights.tolist(), strict=True):
+        if not (there[i] and there[j]):
+            continue
         for k in range(int(library.silent), library.edge_types):
             if weight[k] != 0:
                 sums[j] = sums[j] + weight[k] * library.edge_module(k)(torch.cat([state[i], state[j]]))
     changes = [library.node_module(int(node_types[j]))(torch.cat([sums[j], state[j]])) for j in range(entities)]
-    return state + torch.stack(changes)
+    return state + step_scale * torch.stack(changes)
 
 
 def transition_errors(
@@ -65,24 +75,28 @@ def rollout_energy(
     scale_squared: float | None = None,
     weight: Tensor | None = None,
     observed: Tensor | None = None,
+    present: list[Tensor] | None = None,
+    step_scale: Tensor | None = None,
 ) -> Tensor:
     """[systems] energies of one structure, given flat types and one [steps, N_b, D] per system.
 
-    With ``observed`` (flat booleans), only those entities' errors count.
+    With ``observed`` (flat booleans), only those entities' errors count; ``present`` is one [steps, N_b] per system.
     """
     counted = torch.ones(graph.nodes, dtype=torch.bool) if observed is None else observed.bool()
     each = counted.split(graph.sizes)
     energies = []
-    systems = systems_of(graph, edge_types, node_types)
-    for (edges, types, nodes), states, mine in zip(systems, trajectories, each, strict=True):
-        predictions = []
+    for b, (edges, types, nodes) in enumerate(systems_of(graph, edge_types, node_types)):
+        states, scale = trajectories[b], 1.0 if step_scale is None else float(step_scale[b])
+        there = torch.ones(states.shape[:2], dtype=torch.bool) if present is None else present[b].bool()
+        errors = [states.new_zeros(0)]
         for start in range(0, states.shape[0] - 1, rollout):
             state = states[start]
-            for _ in range(min(rollout, states.shape[0] - 1 - start)):
-                state = message_passing_step(library, edges, types, nodes, state)
-                predictions.append(state)
-        predicted, recorded = torch.stack(predictions)[:, mine], states[1:, mine]
-        energies.append(transition_errors(predicted, recorded, scale_squared, weight).mean())
+            for t in range(start + 1, min(start + rollout, states.shape[0] - 1) + 1):
+                state = message_passing_step(library, edges, types, nodes, state, there[start], scale)
+                compared = there[start] & there[t] & each[b]
+                errors.append(transition_errors(state[compared], states[t][compared], scale_squared, weight))
+        found = torch.cat(errors)
+        energies.append(found.mean() if len(found) else found.sum())
     return torch.stack(energies)
 
 
@@ -93,15 +107,19 @@ def forecast(
     edge_types: Tensor,
     node_types: Tensor | None = None,
     horizon: int = 20,
+    present: Tensor | None = None,
+    step_scale: Tensor | None = None,
 ) -> list[Tensor]:
-    """One [horizon, N_b, D] per system, from flat ``initial`` [nodes, D]."""
+    """One [horizon, N_b, D] per system, from flat ``initial`` [nodes, D]; NaN where ``present`` [nodes] is false."""
     result = []
     for b, (edges, types, nodes) in enumerate(systems_of(graph, edge_types, node_types)):
-        state = initial[int(graph.node_offset[b]) : int(graph.node_offset[b + 1])]
+        mine = slice(int(graph.node_offset[b]), int(graph.node_offset[b + 1]))
+        state, scale = initial[mine], 1.0 if step_scale is None else float(step_scale[b])
+        part = torch.ones(len(state), dtype=torch.bool) if present is None else present[mine].bool()
         states = []
         for _ in range(horizon):
-            state = message_passing_step(library, edges, types, nodes, state)
-            states.append(state)
+            state = message_passing_step(library, edges, types, nodes, state, part, scale)
+            states.append(torch.where(part[:, None], state, torch.nan))
         result.append(torch.stack(states))
     return result
 
@@ -117,12 +135,16 @@ def heat_bath_scores(
     weight: Tensor | None = None,
     free: Tensor | None = None,
     held_weight: Tensor | None = None,
+    present: list[Tensor] | None = None,
+    step_scale: Tensor | None = None,
 ) -> Tensor:
     """Flat scores, each from a whole one-step evaluation of a system under a structure that contains the row."""
     scores = []
     current = torch.zeros(graph.edges, dtype=torch.int64) if edge_types is None else edge_types.long()
     for b, (edges, types, nodes) in enumerate(systems_of(graph, current, node_types)):
         states, first = trajectories[b], int(graph.in_offset[graph.node_offset[b]])
+        there = torch.ones(states.shape[:2], dtype=torch.bool) if present is None else present[b].bool()
+        scale = 1.0 if step_scale is None else float(step_scale[b])
         for receiver in range(states.shape[1]):
             incoming = [e for e, (_, j) in enumerate(edges) if j == receiver]
             if edge_types is None:
@@ -139,7 +161,9 @@ def heat_bath_scores(
                     wired[e] = torch.nn.functional.one_hot(torch.tensor(k), library.edge_types)
                 errors = []
                 for t in transitions[b].tolist():
-                    predicted = message_passing_step(library, edges, wired, nodes, states[t])[receiver]
-                    errors.append(transition_errors(predicted, states[t + 1][receiver], scale_squared, weight))
-                scores.append(torch.stack(errors).mean())
+                    if not (there[t, receiver] and there[t + 1, receiver]):
+                        continue
+                    after = message_passing_step(library, edges, wired, nodes, states[t], there[t], scale)
+                    errors.append(transition_errors(after[receiver], states[t + 1][receiver], scale_squared, weight))
+                scores.append(torch.stack(errors).mean() if errors else states.new_zeros(()))
     return torch.stack(scores)

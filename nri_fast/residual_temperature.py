@@ -76,10 +76,16 @@ def residual_autocorrelation(rollouts: Rollouts, edge_types: Tensor, node_types:
     together = torch.zeros((), dtype=torch.float64, device=recorded.device)
     apart = torch.zeros_like(together)
     zero = torch.zeros(batch.graph.systems, dtype=torch.int64, device=recorded.device)
+    flags, part = batch.present, None
     for start in range(0, steps - 2, rollouts.rollout):
         horizon = min(rollouts.rollout, steps - 1 - start)
-        initial = recorded[batch.places(steps, zero + start)]
-        flat = ops.forecast(library, rollouts.parameters, batch.graph, initial, horizon, edge_types, nodes)
+        places = batch.places(steps, zero + start)
+        part = None if flags is None else flags[places]
+        flat = ops.forecast(
+            *(library, rollouts.parameters, batch.graph, recorded[places], horizon, edge_types, nodes),
+            present=part,
+            step_scale=batch.step_scale,
+        )
         predicted = flat.view(-1, library.features)
         errors = torch.stack(
             [
@@ -87,6 +93,9 @@ def residual_autocorrelation(rollouts: Rollouts, edge_types: Tensor, node_types:
                 for h in range(horizon)
             ]
         )
+        if flags is not None and part is not None:  # who is not compared adds to neither sum
+            there = torch.stack([flags[batch.places(steps, zero + start + h + 1)] & part for h in range(horizon)])
+            errors = torch.where(there.bool()[..., None], errors, 0.0)
         errors = errors.double() * rollouts.error.weight.double().sqrt()
         together += (errors[:-1] * errors[1:]).sum()
         apart += 0.5 * ((errors[:-1] ** 2).sum() + (errors[1:] ** 2).sum())

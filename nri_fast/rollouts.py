@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nri_fast import ops
 from nri_fast.modules import ModuleLibrary
+from nri_fast.presence import compared_predictions
 from nri_fast.system_set import Batch
 
 
@@ -49,6 +50,8 @@ class Rollouts:
             self._varying(node_types),
             self.rollout,
             self.error,
+            present=self.batch.present,
+            step_scale=self.batch.step_scale,
         )[0]
 
     def energies_of_several(self, edge_types: Tensor, node_types: Tensor) -> Tensor:
@@ -65,7 +68,16 @@ class Rollouts:
             None,
             self.rollout,
             self.error,
+            present=self.batch.present,
+            step_scale=self.batch.step_scale,
         )
+
+    def compared(self) -> Tensor:
+        """[B] int64: predictions that each system's energy is the mean of."""
+        graph, present = self.batch.graph, self.batch.present
+        if present is None:
+            return (self.steps - 1) * graph.node_offset.diff()
+        return compared_predictions(graph, present, self.steps, self.rollout)
 
     def mean_gradient(
         self, edge_types: Tensor, node_types: Tensor, energy: Tensor | None = None
@@ -97,6 +109,8 @@ class Rollouts:
             self.rollout,
             self.error,
             taking_part / len(taking_part),
+            present=self.batch.present,
+            step_scale=self.batch.step_scale,
         )
         return energy, gradient
 
@@ -115,7 +129,7 @@ def residuals(
     node_types: Tensor,
     weight: Tensor,
 ) -> Tensor:
-    """[horizon, V] weighted mean squared errors of open-loop predictions under a structure.
+    """[predictions compared] weighted mean squared errors of open-loop predictions under a structure.
 
     Parameters
     ----------
@@ -129,12 +143,15 @@ def residuals(
         [D] weights of the features, as in an error measure.
     """
     recorded = batch.states.view(-1, library.features)
-    initial = recorded[batch.places(steps, start)]
+    places = batch.places(steps, start)
+    initial, part = recorded[places], None if batch.present is None else batch.present[places]
     nodes = node_types if library.node_types > 1 else None
-    flat = ops.forecast(library, parameters, batch.graph, initial, horizon, edge_types, nodes)
+    flat = ops.forecast(library, parameters, batch.graph, initial, horizon, edge_types, nodes, part, batch.step_scale)
     predicted = flat.view(-1, library.features)
     errors = []
     for h in range(horizon):
         then = predicted[batch.places(horizon, torch.full_like(start, h))]
-        errors.append(((then - recorded[batch.places(steps, start + h + 1)]) ** 2 * weight).mean(-1))
-    return torch.stack(errors)
+        place = batch.places(steps, start + h + 1)
+        error = ((then - recorded[place]) ** 2 * weight).mean(-1)
+        errors.append(error if part is None or batch.present is None else error[(part & batch.present[place]).bool()])
+    return torch.cat(errors)

@@ -37,6 +37,7 @@ FORECASTER_FILE = "forecaster.safetensors"
 FIRST_STEP_FILE = "first_step.safetensors"
 HISTORY_FILE = "history.json"
 FORMAT = 2
+SAME_TIME_STEP = 1e-4  # relative; times in files are rounded
 
 
 @dataclass
@@ -75,6 +76,9 @@ class Run:
     starts : list of dict or None
         The starts that this run is the best of, each with its ``seed`` and its ``error`` (see
         :func:`nri_fast.train_starts`). None: it was the only one.
+    time_step : float or None
+        Time between two steps that the modules are made for: the training systems' (the median, if they differ). None:
+        not known.
     """
 
     library: ModuleLibrary
@@ -90,6 +94,7 @@ class Run:
     network: ProposalNetwork | None = None
     started_from: dict[str, Any] | None = None
     first_step: ModuleLibrary | None = None
+    time_step: float | None = None
     starts: list[dict[str, Any]] | None = None
 
     @property
@@ -104,8 +109,11 @@ class Run:
 
     def systems(self, data: TrajectoryData) -> SystemSet:
         """The data in the run's units, on its device."""
-        states = self.padded_states(data)
-        return SystemSet.complete(states) if data.sizes is None else SystemSet.padded(states, data.sizes)
+        return systems_of(data, self.padded_states(data), self.step_scale(data))
+
+    def step_scale(self, data: TrajectoryData) -> Tensor | None:
+        """[systems] float32 time steps over the run's; None if they are the same, or not known."""
+        return step_scale(data, self.time_step)
 
     def states(self, data: TrajectoryData) -> Tensor:
         """[systems, steps, N, D] float32 states in the run's units, on its device.
@@ -113,8 +121,10 @@ class Run:
         Raises
         ------
         ValueError
-            The features are not those of the run, or the systems are of different sizes.
+            The features are not those of the run, the systems are of different sizes, or states are absent.
         """
+        if data.present is not None:
+            raise ValueError("data: expected recordings of one length without holes here, got some with absent states")
         if data.sizes is not None:
             raise ValueError(
                 "data: expected systems of one size here, "
@@ -123,7 +133,7 @@ class Run:
         return self.padded_states(data)
 
     def padded_states(self, data: TrajectoryData) -> Tensor:
-        """The same of systems that may differ in size; what is behind a system's last entity means nothing."""
+        """The same of systems that may differ in size, with holes; what stands where nothing is means nothing."""
         if data.feature_names != self.normalisation.feature_names:
             raise ValueError(
                 f"data: features {data.feature_names}, but the run was trained on {self.normalisation.feature_names}"
@@ -154,6 +164,8 @@ class Run:
             facts["started_from"] = self.started_from
         if self.starts is not None:
             facts["starts"] = self.starts
+        if self.time_step is not None:
+            facts["time_step"] = self.time_step
         _write_json(folder / RUN_FILE, facts)
 
     @classmethod
@@ -191,6 +203,7 @@ class Run:
                 network,
                 facts.get("started_from"),
                 _load_library(path / FIRST_STEP_FILE, device) if settings.polish_first_steps else None,
+                None if facts.get("time_step") is None else float(facts["time_step"]),
                 facts.get("starts"),
             )
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -260,11 +273,12 @@ def train(
     library = initial_library(data.features, relative, settings, seed) if warm is None else copy.deepcopy(warm.library)
     library = library.to(device)
     judged = settings.judged_places(data.feature_names)
-    weights = feature_weights(noise_share(states, data.present)[judged]) if settings.robust else ()
+    weights = feature_weights(noise_share(states, data.there)[judged]) if settings.robust else ()
     trainer = BounceGrad(library, settings, seed, judged, warm, weights)
     checkpoints = None if folder is None else Checkpoints(folder / "checkpoints")
     states = states.to(device)
-    systems = SystemSet.complete(states) if data.sizes is None else SystemSet.padded(states, data.sizes)
+    time_step = reference_time_step(data) if start is None else start.time_step
+    systems = systems_of(data, states, step_scale(data, time_step))
     trainer.fit(systems, checkpoints, resume, progress, on_step)
     trained_on = {
         "name": data.name,
@@ -273,7 +287,7 @@ def train(
         "steps": data.steps,
         "entities": data.entities,
     }
-    fit = displacement_fit(states, data.feature_names, data.present.to(states.device))
+    fit = displacement_fit(states, data.feature_names, data.there.to(states.device), step_scale(data, time_step))
     network = None if trainer.imitation is None else trainer.imitation.network
     scale, history = trainer.scale_squared, trainer.history
     run = Run(
@@ -290,6 +304,7 @@ def train(
         network,
         None if start is None or warm is None else origin(start, warm.digest()),
         trainer.first_step,
+        time_step,
     )
     if folder is not None:
         run.save(folder)
@@ -311,6 +326,27 @@ def claim(folder: Path, resume: bool) -> Path:
         raise FileExistsError(f"{folder}: the output folder exists and is not empty; pass another, or resume")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def systems_of(data: TrajectoryData, states: Tensor, scale: Tensor | None) -> SystemSet:
+    """The systems of some data: `states` [systems, steps, N, D] in the modules' units, on their device."""
+    scale = None if scale is None else scale.to(states.device)
+    if data.sizes is None:
+        return SystemSet.complete(states, data.present, scale)
+    return SystemSet.padded(states, data.sizes, data.present, scale)
+
+
+def reference_time_step(data: TrajectoryData) -> float | None:
+    """The time step that modules trained on some data are made for: the systems' median; None if it is not known."""
+    return None if data.origin is None else float(data.origin.time_step.median())
+
+
+def step_scale(data: TrajectoryData, reference: float | None) -> Tensor | None:
+    """[systems] float32: time steps over the reference; None if all are the same up to rounding, or not known."""
+    if data.origin is None or reference is None:
+        return None
+    scale = data.origin.time_step / reference
+    return None if bool(((scale - 1.0).abs() < SAME_TIME_STEP).all()) else scale.float()
 
 
 def load_network(file: Path) -> ProposalNetwork:

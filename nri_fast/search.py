@@ -197,8 +197,8 @@ class Descent:
     def _probabilities(self, energy: Tensor) -> Tensor:
         graph = self.batch.graph
         size = len(energy) // graph.systems
-        entries = (self.rollouts.steps - 1) * (graph.nodes // graph.systems) * self.library.features
-        scaled = 0.5 * entries * (energy - energy.amin(1, keepdim=True))
+        entries = (self.rollouts.compared() * self.library.features).to(energy.dtype).repeat_interleave(size)
+        scaled = 0.5 * entries[:, None] * (energy - energy.amin(1, keepdim=True))
         if self.unit is not None:
             own = self.energy.clamp(min=torch.finfo(energy.dtype).tiny)
             scaled = scaled / own.repeat_interleave(size)[:, None]
@@ -217,8 +217,8 @@ def _lowest(energy: Tensor, systems: int) -> tuple[Tensor, Tensor]:
 def batches(library: ModuleLibrary, systems: SystemSet, progress: bool) -> Iterator[Batch]:
     """Systems a few at a time, behind a progress bar.
 
-    A batch's systems have the same numbers of entities, edges and edges into their best-connected entity, so that how
-    long and how they are searched does not depend on their company.
+    A batch's systems have the same numbers of entities, edges, edges into their best-connected entity and recorded
+    steps, so that how long and how they are searched does not depend on their company.
     """
     systems.check_fits(library)
     graph = systems.graph
@@ -228,14 +228,15 @@ def batches(library: ModuleLibrary, systems: SystemSet, progress: bool) -> Itera
         if graph.entities is None
         else degree[:: graph.entities]
     )
-    shape = torch.stack([graph.node_offset.diff(), graph.in_offset[graph.node_offset].diff(), most], 1).cpu()
+    edges_of_system = graph.in_offset[graph.node_offset].diff()
+    shape = torch.stack([graph.node_offset.diff(), edges_of_system, most, systems.lengths], 1).cpu()
     bar = tqdm(total=len(systems), desc="searching", unit="system", disable=None if progress else True)
     with bar:
-        for nodes, edges, block in shape.unique(dim=0).tolist():
+        for nodes, edges, block, length in shape.unique(dim=0).tolist():
             rows = library.edge_types**block
             rows = rows * nodes * library.node_types if rows <= LARGEST_BLOCK else edges * library.edge_types
             size = max(1, min(SYSTEMS_AT_ONCE, SCORES_AT_ONCE // max(1, rows)))
-            alike = (shape == torch.tensor([nodes, edges, block])).all(1)
+            alike = (shape == torch.tensor([nodes, edges, block, length])).all(1)
             for some in ids[alike].split(size):
                 yield systems.batch(some)
                 bar.update(len(some))

@@ -111,10 +111,7 @@ def error_of_halves(run: Run, data: TrajectoryData, scale_squared: float | None)
         Mean over systems; infinite where one is not finite.
     """
     middle = data.steps // 2
-    first, second = (
-        run.systems(dataclasses.replace(data, states=states, edges=None, node_types=None))
-        for states in (data.states[:, : middle + 1], data.states[:, middle:])
-    )
+    first, second = (run.systems(data.part(steps)) for steps in (slice(0, middle + 1), slice(middle, None)))
     found = find(run, first, "heat_bath")
     with torch.no_grad():
         energy = ops.rollout_energy(
@@ -128,5 +125,7 @@ def error_of_halves(run: Run, data: TrajectoryData, scale_squared: float | None)
             1,
             dataclasses.replace(run, scale_squared=scale_squared).error_measure(),
         )
-    mean = float(energy.double().mean())
+    there = data.there[:, middle:]
+    told = (there[:, 1:] & there[:, :-1]).flatten(1).any(1).to(energy.device)  # something is compared in them
+    mean = float(energy[told].double().mean())
     return mean if math.isfinite(mean) else math.inf

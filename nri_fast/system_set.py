@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from nri_fast.checks import FLOATS, check_finite, check_tensor
 from nri_fast.graph import MegaGraph
 from nri_fast.modules import ModuleLibrary
+from nri_fast.presence import compared_by_step, lengths, systems_with
 
 
 @lru_cache(maxsize=16)
@@ -34,6 +35,10 @@ class Batch:
         Flat recorded states.
     edges, nodes : Tensor
         [batch edges], [batch nodes] int64: places of the batch's edges and entities in the whole set's flat arrays.
+    present : Tensor or None
+        uint8, as the flat states without features: zero where a state is absent. None: all are there.
+    step_scale : Tensor or None
+        [B] their time steps over the modules'. None: all 1.
     """
 
     systems: Tensor
@@ -41,6 +46,8 @@ class Batch:
     states: Tensor
     edges: Tensor
     nodes: Tensor
+    present: Tensor | None = None
+    step_scale: Tensor | None = None
 
     def places(self, steps: int, step: Tensor) -> Tensor:
         """[batch nodes] int64: where each entity's state at its system's `step` [B] stands in flat states.
@@ -64,38 +71,74 @@ class SystemSet:
         Flat: each system's [steps, entities, features] behind the other.
     steps, features : int
         Recorded steps per system, features of an entity.
+    present : Tensor, optional
+        uint8, as the flat states without features: zero where a state is absent. The state is zero there, too.
+    step_scale : Tensor, optional
+        [systems] each system's time step over that which the modules are made for.
 
     Raises
     ------
     TypeError, ValueError
         For states of another length, type or device than the graph says, no systems, or a NaN or infinity, whose
-        system, step and entity are named.
+        system, step and entity are named; for a system in which nobody is there at two steps in succession.
     """
 
-    def __init__(self, graph: MegaGraph, states: Tensor, steps: int, features: int) -> None:
+    def __init__(
+        self,
+        graph: MegaGraph,
+        states: Tensor,
+        steps: int,
+        features: int,
+        present: Tensor | None = None,
+        step_scale: Tensor | None = None,
+    ) -> None:
         if graph.systems == 0:
             raise ValueError("systems: expected at least one, got none")
         check_tensor("states", states, (graph.nodes * steps * features,), FLOATS, graph.device)
         check_finite("states", states, graph, steps, features)
         self.graph, self.states, self.steps, self.features = graph, states, steps, features
+        self.present, self.step_scale = present, step_scale
+        if step_scale is not None:
+            check_tensor("step_scale", step_scale, (graph.systems,), states.dtype, graph.device)
+        if present is not None and steps > 1:
+            check_tensor("present", present, (graph.nodes * steps,), torch.uint8, graph.device)
+            someone = systems_with(graph, compared_by_step(graph, present, steps)).any(1)
+            if not bool(someone.all()):
+                raise ValueError(
+                    f"present: system {int((~someone).nonzero()[0])}: expected an entity that is there at two steps in "
+                    "succession, got none"
+                )
 
     @classmethod
-    def complete(cls, states: Tensor) -> SystemSet:
-        """Systems of one size, [systems, steps, N, D], in which every entity may act on every other one."""
+    def complete(cls, states: Tensor, present: Tensor | None = None, step_scale: Tensor | None = None) -> SystemSet:
+        """Systems of one size, [systems, steps, N, D], in which every entity may act on every other one.
+
+        `present` [systems, steps, N] bool says which states there are; all by default.
+        """
         check_tensor("states", states, (None,) * 4, FLOATS)
         systems, steps, entities, features = states.shape
         graph = _complete(systems, entities, states.device)
-        return cls(graph, states.contiguous().flatten(), steps, features)
+        if present is None:
+            return cls(graph, states.contiguous().flatten(), steps, features, None, step_scale)
+        flags = present.to(states.device)
+        flat = states.masked_fill(~flags[..., None], 0.0).flatten()
+        return cls(graph, flat, steps, features, flags.flatten().byte(), step_scale)
 
     @classmethod
-    def padded(cls, states: Tensor, sizes: Tensor) -> SystemSet:
+    def padded(
+        cls, states: Tensor, sizes: Tensor, present: Tensor | None = None, step_scale: Tensor | None = None
+    ) -> SystemSet:
         """Systems of different sizes, [systems, steps, N, D] with `sizes` [systems] entities; all may act on all."""
         check_tensor("states", states, (None,) * 4, FLOATS)
         _, steps, entities, features = states.shape
         graph = MegaGraph.complete_ragged(sizes.tolist(), states.device)
-        there = torch.arange(entities, device=states.device) < sizes.to(states.device)[:, None]
-        flat = states[there[:, None].expand(-1, steps, -1)]
-        return cls(graph, flat.flatten(), steps, features)
+        members = torch.arange(entities, device=states.device) < sizes.to(states.device)[:, None]
+        taken = members[:, None].expand(-1, steps, -1)
+        if present is None:
+            return cls(graph, states[taken].flatten(), steps, features, None, step_scale)
+        flags = present.to(states.device)
+        flat = states.masked_fill(~flags[..., None], 0.0)[taken].flatten()
+        return cls(graph, flat, steps, features, flags[taken].byte(), step_scale)
 
     def check_fits(self, library: ModuleLibrary) -> None:
         """Raises TypeError or ValueError unless the library takes states of this kind, on this device."""
@@ -108,23 +151,43 @@ class SystemSet:
     def digest(self) -> str:
         """SHA-256 of the states and of who may act on whom: a checkpoint tells by it whose it is."""
         digest = hashlib.sha256()
-        for tensor in (self.graph.node_offset, self.graph.edge_index, self.states):
+        holes = [tensor for tensor in (self.present, self.step_scale) if tensor is not None]
+        for tensor in (self.graph.node_offset, self.graph.edge_index, self.states, *holes):
             digest.update(tensor.detach().cpu().contiguous().numpy().data)
         return digest.hexdigest()
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """[systems] int64: steps of each recording, up to the last one at which anybody is there."""
+        if self.present is None:
+            return torch.full((len(self),), self.steps, device=self.graph.device)
+        return lengths(self.graph, self.present, self.steps)
+
+    def changes(self) -> Iterator[Tensor]:
+        """[rows, features] float64 of every system: recorded changes of one step, per time step of the modules."""
+        for ids in torch.arange(len(self)).split(1024):
+            batch = self.batch(ids)
+            sizes = batch.graph.sizes
+            values = batch.states.double().split([self.steps * n * self.features for n in sizes])
+            for system, (n, value) in enumerate(zip(sizes, values, strict=True)):
+                change = value.view(self.steps, n, -1).diff(dim=0)
+                if batch.step_scale is not None:
+                    change = change / batch.step_scale[system].double()
+                if batch.present is not None:
+                    first = self.steps * int(batch.graph.node_offset[system])
+                    there = batch.present[first : first + self.steps * n].view(self.steps, n).bool()
+                    yield change[there[1:] & there[:-1]]
+                else:
+                    yield change.flatten(0, 1)
 
     def change_deviation(self) -> Tensor:
         """[features] float64: standard deviation of one step's change."""
         squares = torch.zeros(self.features, dtype=torch.float64, device=self.states.device)
         sums, count = torch.zeros_like(squares), 0
-        for ids in torch.arange(len(self)).split(1024):
-            batch = self.batch(ids)
-            sizes = batch.graph.sizes
-            values = batch.states.double().split([self.steps * n * self.features for n in sizes])
-            for n, value in zip(sizes, values, strict=True):
-                change = value.view(self.steps, n, -1).diff(dim=0).flatten(0, 1)
-                squares += (change**2).sum(0)
-                sums += change.sum(0)
-                count += len(change)
+        for change in self.changes():
+            squares += (change**2).sum(0)
+            sums += change.sum(0)
+            count += len(change)
         return (squares / count - (sums / count) ** 2).clamp(min=0).sqrt()
 
     def __len__(self) -> int:
@@ -134,11 +197,13 @@ class SystemSet:
         """The mega-graph of some systems, in the order given."""
         graph = self.graph
         ids = torch.as_tensor(systems, dtype=torch.int64, device=graph.device)
+        scale = None if self.step_scale is None else self.step_scale[ids]
         if graph.entities is not None:
             part = _complete(len(ids), graph.entities, graph.device)
             states = self.states.view(graph.systems, -1)[ids].flatten()
             n = graph.entities
-            return Batch(ids, part, states, _equal_ranges(ids, n * (n - 1)), _equal_ranges(ids, n))
+            flags = None if self.present is None else self.present.view(graph.systems, -1)[ids].flatten()
+            return Batch(ids, part, states, _equal_ranges(ids, n * (n - 1)), _equal_ranges(ids, n), flags, scale)
         first_edge = graph.in_offset[graph.node_offset]
         edges, _ = _ranges(first_edge, ids)
         nodes, node_offset = _ranges(graph.node_offset, ids)
@@ -146,7 +211,8 @@ class SystemSet:
         owner = torch.repeat_interleave(torch.arange(len(ids), device=graph.device), first_edge.diff()[ids])
         part = MegaGraph(node_offset, graph.sender[edges] + shift[owner], graph.receiver[edges] + shift[owner])
         values, _ = _ranges(graph.node_offset * (self.steps * self.features), ids)
-        return Batch(ids, part, self.states[values], edges, nodes)
+        flags = None if self.present is None else self.present[_ranges(graph.node_offset * self.steps, ids)[0]]
+        return Batch(ids, part, self.states[values], edges, nodes, flags, scale)
 
 
 def _equal_ranges(ids: Tensor, size: int) -> Tensor:

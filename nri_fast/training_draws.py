@@ -14,6 +14,7 @@ from nri_fast.couplings import Coupling
 from nri_fast.energies import largest_block
 from nri_fast.graph import MegaGraph
 from nri_fast.heat_bath_rows import edges_in_block, random_free_edges
+from nri_fast.presence import compared_by_step, systems_with
 from nri_fast.settings import Settings
 from nri_fast.system_set import Batch, SystemSet
 
@@ -48,19 +49,28 @@ class TrainingDraws:
 
     def transitions(self, batch: Batch, steps: int, step: int) -> Tensor:
         """[B, L] int64: recorded steps that the heat bath's transitions start from."""
-        shape = len(batch.systems), min(self.settings.transitions, steps - 1)
-        drawn = self._generator(TRANSITIONS, step).integers(steps - 1, size=shape)
-        return torch.from_numpy(drawn).to(batch.states.device)
+        return self._starts(TRANSITIONS, batch, steps, steps - 2, min(self.settings.transitions, steps - 1), step)
 
-    def residual_start(self, batch: Batch, last: int, step: int) -> Tensor:
+    def residual_start(self, batch: Batch, steps: int, last: int, step: int) -> Tensor:
         """[B] int64: a recorded step of every system, 0 to `last`."""
-        drawn = self._generator(RESIDUALS, step).integers(last + 1, size=len(batch.systems))
-        return torch.from_numpy(drawn).to(batch.states.device)
+        return self._starts(RESIDUALS, batch, steps, last, 1, step)[:, 0]
 
-    def piece_start(self, batch: Batch, last: int, step: int) -> Tensor:
+    def piece_start(self, batch: Batch, steps: int, last: int, step: int) -> Tensor:
         """[B] int64: a recorded step of every system, 0 to `last`, from which on forecasts are trained."""
-        drawn = self._generator(PIECES, step).integers(last + 1, size=len(batch.systems))
-        return torch.from_numpy(drawn).to(batch.states.device)
+        return self._starts(PIECES, batch, steps, last, 1, step)[:, 0]
+
+    def _starts(self, purpose: int, batch: Batch, steps: int, last: int, count: int, step: int) -> Tensor:
+        """[B, count] int64: steps from 0 to `last`, where it can be such from which somebody is compared."""
+        generator, shape = self._generator(purpose, step), (len(batch.systems), count)
+        if batch.present is None:
+            return torch.from_numpy(generator.integers(last + 1, size=shape)).to(batch.states.device)
+        compared = compared_by_step(batch.graph, batch.present, steps)[: last + 1]
+        usable = systems_with(batch.graph, compared)
+        usable |= ~usable.any(1, keepdim=True)
+        before = usable.cumsum(1)
+        drawn = torch.from_numpy(generator.random(shape)).to(batch.states.device)
+        place = (drawn * before[:, -1:]).long() + 1  # the place-th of the usable steps
+        return torch.searchsorted(before, place)
 
     def holds_edges(self, graph: MegaGraph) -> bool:
         """Whether a heat bath holds some edges, because the block does not take all assignments."""

@@ -12,10 +12,11 @@ from nri_fast.origin import Origin
 
 @dataclasses.dataclass(frozen=True)
 class TrajectoryData:
-    """Recorded systems of one length, in the units they were recorded in.
+    """Recorded systems, in the units they were recorded in.
 
     Systems may have different numbers of entities: `sizes` says how many, and what lies behind them is padding, zero
-    everywhere. Systems of different lengths are cut into windows of one length first (``nri-fast convert``).
+    everywhere. Entities may come and go, frames may be lost, and some recordings may be shorter than others: `present`
+    says which states there are, and the others are zero.
 
     States are kept in double precision so that a normalisation learned from them is exact to the last bits of what the
     network then sees in single precision (`Normalisation.apply` returns float32).
@@ -39,14 +40,17 @@ class TrajectoryData:
         after construction with equal sizes): every system has all of them.
     origin : Origin, optional
         Where the systems come from: recording, time step, names of entities.
+    present : Tensor, bool, [systems, steps, entities], optional
+        Whether an entity was recorded at a step; never behind a system's last entity. What `states` holds elsewhere is
+        ignored, NaN included, and becomes zero. None (also after construction where nothing is absent): everything.
 
     Raises
     ------
     TypeError
-        States, edges, node types or sizes that are no tensor of a suitable dtype.
+        States, edges, node types, sizes or present that are no tensor of a suitable dtype.
     ValueError
         Wrong rank or shape, no systems, NaN or infinite states (system, step, entity and feature are named), a
-        non-zero diagonal, sizes that do not fit, padding that is not zero.
+        non-zero diagonal, sizes or present that do not fit, padding that is not zero.
     """
 
     states: torch.Tensor
@@ -57,6 +61,7 @@ class TrajectoryData:
     node_types: torch.Tensor | None = None
     sizes: torch.Tensor | None = None
     origin: Origin | None = None
+    present: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check everything that later code relies on."""
@@ -79,6 +84,9 @@ class TrajectoryData:
             raise ValueError(
                 f"feature_names: expected {self.features} different names, one a feature, got {self.feature_names}"
             )
+        if self.present is not None:
+            self._check_present(self.present)
+            object.__setattr__(self, "states", self.states.masked_fill(~self.present[..., None], 0.0))
         check_finite(self.states, self.feature_names)
         if self.edges is not None:
             self._check_edges(self.edges)
@@ -86,6 +94,8 @@ class TrajectoryData:
             _check_types("node_types", self.node_types, "[systems, entities]", [self.systems, self.entities])
         if self.sizes is not None:
             self._check_sizes(self.sizes)
+        if self.present is not None:
+            self._check_members(self.present)
         if self.origin is not None and self.origin.entity_names.shape != (self.systems, self.entities):
             raise ValueError(
                 f"origin: expected [systems, entities] = {[self.systems, self.entities]} names of entities, "
@@ -97,6 +107,28 @@ class TrajectoryData:
         _check_types("edges", edges, "[systems, entities, entities]", shape)
         if bool(torch.diagonal(edges, dim1=1, dim2=2).any()):
             raise ValueError("edges: expected a zero diagonal (no entity acts on itself), got other types there")
+
+    def _check_present(self, present: torch.Tensor) -> None:
+        if not isinstance(present, torch.Tensor) or present.dtype != torch.bool:
+            found = present.dtype if isinstance(present, torch.Tensor) else type(present).__name__
+            raise TypeError(f"present: expected a bool tensor, got {found}")
+        if present.shape != self.states.shape[:3]:
+            raise ValueError(
+                f"present: expected [systems, steps, entities] = {list(self.states.shape[:3])}, "
+                f"got {list(present.shape)}"
+            )
+
+    def _check_members(self, present: torch.Tensor) -> None:
+        members = self.members[:, None].expand(-1, self.steps, -1)
+        outside = (present & ~members).nonzero()
+        if len(outside):
+            system, step, entity = outside[0].tolist()
+            raise ValueError(
+                f"present: expected nobody behind a system's last entity (sizes), got entity {entity} of system "
+                f"{system} at step {step}"
+            )
+        if bool((present | ~members).all()):
+            object.__setattr__(self, "present", None)
 
     def _check_sizes(self, sizes: torch.Tensor) -> None:
         if not isinstance(sizes, torch.Tensor) or sizes.dtype != torch.int64:
@@ -112,7 +144,7 @@ class TrajectoryData:
         if int(sizes.min()) == self.entities:
             object.__setattr__(self, "sizes", None)
             return
-        absent = ~self.present
+        absent = ~self.members
         padded: dict[str, torch.Tensor | None] = {
             "states": self.states.transpose(1, 2)[absent].flatten(1),
             "node_types": None if self.node_types is None else self.node_types[absent][:, None],
@@ -124,17 +156,28 @@ class TrajectoryData:
                 raise ValueError(f"{name}: expected zeros behind a system's last entity (sizes), got other numbers")
 
     @property
-    def present(self) -> torch.Tensor:
+    def members(self) -> torch.Tensor:
         """[systems, entities] bool: whether an entity is one of its system, and not padding."""
         if self.sizes is None:
             return torch.ones(self.systems, self.entities, dtype=torch.bool, device=self.states.device)
         return torch.arange(self.entities, device=self.sizes.device) < self.sizes[:, None]
 
+    @property
+    def there(self) -> torch.Tensor:
+        """[systems, steps, entities] bool: whether there is a state."""
+        return self.members[:, None].expand(-1, self.steps, -1) if self.present is None else self.present
+
+    @property
+    def lengths(self) -> torch.Tensor:
+        """[systems] int64: steps of each recording, up to the last one at which anybody is there."""
+        steps = torch.arange(1, self.steps + 1, device=self.states.device)
+        return (self.there.any(-1) * steps).amax(1)
+
     def rows(self, values: torch.Tensor) -> torch.Tensor:
-        """What `values` [systems, some steps, entities, ...] say of entities that are there: [rows, ...]."""
-        if self.sizes is None:
+        """What `values` [systems, steps, entities, ...] say of states that are there: [rows, ...]."""
+        if self.sizes is None and self.present is None:
             return values.flatten(0, 2)
-        return values[self.present.to(values.device)[:, None].expand(-1, values.shape[1], -1)]
+        return values[self.there.to(values.device)]
 
     @property
     def systems(self) -> int:
@@ -155,6 +198,11 @@ class TrajectoryData:
     def features(self) -> int:
         """Number of features of an entity."""
         return self.states.shape[3]
+
+    def part(self, steps: slice) -> TrajectoryData:
+        """Some steps of every system, without labels."""
+        present = None if self.present is None else self.present[:, steps]
+        return dataclasses.replace(self, states=self.states[:, steps], edges=None, node_types=None, present=present)
 
     def select(self, systems: torch.Tensor) -> TrajectoryData:
         """Keep some of the systems, in the order given.
@@ -177,6 +225,7 @@ class TrajectoryData:
             node_types=None if self.node_types is None else self.node_types[systems][:, :n],
             sizes=sizes,
             origin=None if self.origin is None else self.origin.select(systems, n),
+            present=None if self.present is None else self.present[systems][:, :, :n],
         )
 
 

@@ -75,11 +75,10 @@ TYPED = pytest.mark.parametrize("function", ["energy", "conditionals"])
         (lambda x: [*x, x[0]], ValueError, "trajectories: expected 3 systems, got 4"),
         (lambda x: [], ValueError, "trajectories: expected 3 systems, got 0"),
         (
-            lambda x: [x[0], x[1, :4], x[2]],
+            lambda x: [x[0], x[1, :, :2], x[2]],
             ValueError,
-            r"trajectories\[1\]: expected shape \[5, 3, 2\], got \[4, 3, 2\]",
+            r"trajectories\[1\]: expected shape \[any, 3, 2\], got \[5, 2, 2\]",
         ),
-        (lambda x: [x[0], x[1, :, :2], x[2]], ValueError, r"trajectories\[1\]: .* got \[5, 2, 2\]"),
         (lambda x: [x[0], x[1].double(), x[2]], TypeError, r"trajectories\[1\]: expected torch.float32"),
     ],
 )

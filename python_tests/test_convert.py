@@ -94,6 +94,47 @@ def test_windows_keep_who_is_there_throughout_and_need_two():
     assert [w.first_step for w in cut_windows([states], 3, 3)] == [0, 6]
 
 
+def test_windows_keep_who_is_there_for_long_enough():
+    states = noise(10, 4, 1)
+    states[5:, 0] = states[2:, 1] = states[1::2, 2] = np.nan  # half of the steps, two, every other one
+    kept = {least: [w.kept.tolist() for w in cut_windows([states], 10, 10, least)] for least in (0.0, 0.5, 0.51)}
+    assert kept == {0.0: [[0, 1, 3]], 0.5: [[0, 3]], 0.51: []}
+    window = next(cut_windows([states], 10, 10, 0.5))
+    assert np.array_equal(window.states, states[:, [0, 3]], equal_nan=True)
+
+
+def test_systems_keep_lengths_and_who_is_there(tmp_path):
+    late, whole = noise(9, 3, 2), noise(12, 4, 2)
+    late[:4, 2] = late[6, 0] = np.nan
+    done = convert(source_of(late, whole), tmp_path)
+    assert "2 systems of 3 to 4 entities, 9 to 12 steps, 93.3% of their states there, from 2" in done.lines[0]
+    data = nri_fast.load_trajectories(tmp_path)
+    assert data.lengths.tolist() == [9, 12]
+    assert data.present[0, :9, :3].equal(torch.from_numpy(~np.isnan(late).any(-1)))
+    assert not data.present[0, :, 3].any()
+    assert data.present[1].all()
+    assert np.array_equal(data.states[1, ..., :2].numpy(), whole)
+    backward = to_trajectories(source_of(late, whole), Cut(velocities="backward"))
+    assert not backward.present[0, 3, 2]  # comes at step 4, from which its first velocity is told
+    assert not backward.present[0, 6, 0]  # back at step 7: the step before is lost
+    only = to_trajectories(source_of(late, whole), Cut(window=4, min_presence=1))
+    assert only.present is None
+    assert only.sizes.tolist() == [2, 2, 4, 4, 4]
+    part = to_trajectories(source_of(late, whole), Cut(window=4))
+    assert part.sizes.tolist() == [2, 3, 4, 4, 4]
+    assert not part.present[1, 2, 0]
+
+
+def test_large_systems_are_copied_in_blocks(tmp_path, monkeypatch):
+    short, long = noise(5, 2, 3), noise(11, 3, 3)
+    short[2, 0] = np.nan
+    once = to_trajectories(source_of(short, long, names=("a", "b", "c")))
+    monkeypatch.setattr("nri_fast.readers.systems_file.BLOCK", 20)
+    blocks = to_trajectories(source_of(short, long, names=("a", "b", "c")))
+    assert torch.equal(once.states, blocks.states)
+    assert torch.equal(once.present, blocks.present)
+
+
 @pytest.mark.parametrize("ends", [(), (1,), (4, 5, 6)])
 def test_every_kth_step(ends):
     states = noise(11, 2, 1)
@@ -102,7 +143,15 @@ def test_every_kth_step(ends):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"window": 1}, {"stride": 2}, {"window": 3, "stride": 0}, {"every": 0}, {"velocities": "guess"}]
+    "wrong",
+    [
+        {"window": 1},
+        {"stride": 2},
+        {"window": 3, "stride": 0},
+        {"every": 0},
+        {"velocities": "guess"},
+        {"min_presence": 1.5},
+    ],
 )
 def test_cuts_out_of_range(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong)) if "stride" not in wrong else "stride"):
@@ -157,9 +206,9 @@ def test_nothing_is_overwritten_and_nothing_is_left_lying_about(tmp_path):
     with pytest.raises(FileExistsError, match=r"train\.npz"):
         convert(source, tmp_path)
     holes = noise(8, 3, 2)
-    holes[3, 1] = np.nan
-    with pytest.raises(DataError, match="entity 'e1': nothing at step 3"):
-        convert(source_of(holes), tmp_path, name="other")
+    holes[::2] = np.nan
+    with pytest.raises(DataError, match="recording 'r0': expected an entity that is there at two steps in succession"):
+        convert(source_of(holes), tmp_path, Cut(velocities="none"), name="other")
     assert [file.name for file in tmp_path.iterdir()] == ["train.npz"]
     assert (tmp_path / "train.npz").read_bytes() == before
 
@@ -184,7 +233,7 @@ def test_every_source_explains_its_arguments(source, capsys):
         call("convert", source, "--help")
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    for argument in ("--out", "--window", "--stride", "--every", "--velocities", "--valid", "--test", "--seed"):
+    for argument in ("--out", "--window", "--stride", "--min-presence", "--every", "--velocities", "--valid", "--test"):
         assert argument in text
 
 
@@ -198,8 +247,11 @@ def test_convert_from_the_command_line(tmp_path, capsys):
     assert nri_fast.load_trajectories(tmp_path / "data", "test").steps == 10
     assert call(*arguments, "--window", 10, "--out", tmp_path / "data") == 2
     assert "already there" in capsys.readouterr().err
-    assert call(*arguments, "--out", tmp_path / "other") == 2
-    assert "expected recordings of one length, got 25 steps ('b') to 30 ('a')" in capsys.readouterr().err
+    assert call(*arguments, "--out", tmp_path / "other") == 0
+    assert "2 systems of 3 to 4 entities, 25 to 30 steps, from 2 recordings" in capsys.readouterr().out
+    both = nri_fast.load_trajectories(tmp_path / "other")
+    assert both.lengths.tolist() == [30, 25]
+    assert both.sizes.tolist() == [3, 4]
     assert call("convert", "platoons", tmp_path / "runs.npz", "--window", 10, "--out", tmp_path / "cars") == 0
 
 

@@ -44,15 +44,12 @@ def test_commonroad(tmp_path):
     assert np.isnan(states[6:, 0]).all()
     assert np.isnan(states[:3, 2]).all()
     assert np.allclose(states[3, 2], [3.6, 1.0, 2 * np.cos(0.5), 2 * np.sin(0.5)])
-    with pytest.raises(DataError, match=r"a\.xml: recording 'USA_Test-1', entity '12': nothing at step 0"):
-        to_trajectories(source)
-    data = to_trajectories(source, Cut(window=4, stride=3))
-    assert data.origin.first_step.tolist() == [0, 3, 6]
-    assert [names[names != ""].tolist() for names in data.origin.entity_names] == [
-        ["9", "10"],
-        ["10", "12"],
-        ["10", "12"],
-    ]
+    assert to_trajectories(source).present.sum(1).tolist() == [[6, 10, 7]]
+    for least, second in ((0.5, ["9", "10", "12"]), (1.0, ["10", "12"])):
+        data = to_trajectories(source, Cut(window=4, stride=3, min_presence=least))
+        assert data.origin.first_step.tolist() == [0, 3, 6]
+        names = [names[names != ""].tolist() for names in data.origin.entity_names]
+        assert names == [["9", "10"], second, ["10", "12"]]
     assert data.feature_names == ("x", "y", "vx", "vy")
 
 

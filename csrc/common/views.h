@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "common/host_device.h"
+
 namespace nri {
 
 // The mega-graph: all systems side by side, edges sorted by receiver (CSR). A system's nodes are consecutive, and so
@@ -58,11 +60,25 @@ struct LibraryView {
 
 // Recorded states. System b's block starts at steps * node_offset[b] * features and is [steps, N_b, features], so a
 // mega-graph of equal systems is simply [B, steps, N, features].
+//
+// Entities come and go, frames are lost, and some recordings are shorter than others: such states are absent, and never
+// read. An entity takes part in a roll-out, or in a transition, if its state is present where that starts. One that
+// does not take part sends no message (under no type), gets none, and has no prediction. A prediction is compared where
+// the entity takes part and its state at the predicted step is present.
+//
+// Time steps may differ between systems: one step of message passing changes a state by step_scale times what the node
+// module says.
 template <typename T>
 struct TrajectoryView {
-  int64_t steps;    // T, the same for every system
-  const T* states;  // [sum over b of steps * N_b * features]
+  int64_t steps;           // T, the same for every system; a shorter recording is absent behind its end
+  const T* states;         // [sum over b of steps * N_b * features]
+  const uint8_t* present;  // [sum over b of steps * N_b] zero where the state is absent; or null: all are present
+  const T* step_scale;     // [B] a system's time step over that which the modules are made for; or null: all 1
 };
+
+NRI_HOST_DEVICE inline bool is_present(const uint8_t* present, int64_t place) {
+  return present == nullptr || present[place] != 0;
+}
 
 // How one transition's error is measured. e = mean over features of weight[d] * (predicted - recorded)^2.
 //   squared: e            robust: log(scale_squared + e)

@@ -9,55 +9,51 @@
 namespace nri::cpu::NRI_CPU_VARIANT {
 namespace {
 
-// Sums of errors per row. The robust error's logarithms are taken of the product over a few transitions, which in
-// double cannot leave the range while single errors are floats.
+// Sums of errors per row. The robust error's logarithms are taken of the product over a few of a row's transitions,
+// which in double cannot leave the range while single errors are floats.
 template <typename T>
 class ErrorSums {
  public:
   ErrorSums(Arena& arena, const ErrorView<T>& error, int64_t rows)
-      : error_(error), rows_(rows), sum_(arena.take<double>(rows)), product_(arena.take<double>(rows)) {
+      : error_(error),
+        sum_(arena.take<double>(rows)),
+        product_(arena.take<double>(rows)),
+        factors_(arena.take<uint8_t>(rows)) {
     std::fill_n(sum_, rows, 0.0);
     std::fill_n(product_, rows, 1.0);
+    std::fill_n(factors_, rows, uint8_t{0});
   }
 
   void add(int64_t row, int64_t features, const T* predicted, const T* recorded) {
     const double e = weighted_error(error_, features, predicted, recorded);
-    if (error_.kind == ErrorKind::robust) {
-      product_[row] *= error_.scale_squared + e;
-    } else {
+    if (error_.kind == ErrorKind::squared) {
       sum_[row] += e;
+      return;
     }
+    product_[row] *= error_.scale_squared + e;
+    if (++factors_[row] < kFactors) return;
+    sum_[row] += std::log(product_[row]);
+    product_[row] = 1.0;
+    factors_[row] = 0;
   }
 
-  // Whether all rows have to be there before the next transition, counted from 0, begins.
-  bool wants_all(int64_t transition, bool last) const {
-    return last || (error_.kind == ErrorKind::robust && transition % kFactors == kFactors - 1);
-  }
-
-  void take_logarithms() {
-    if (error_.kind != ErrorKind::robust) return;
-    for (int64_t row = 0; row < rows_; ++row) {
-      sum_[row] += std::log(product_[row]);
-      product_[row] = 1.0;
-    }
-  }
-
-  double sum(int64_t row) const { return sum_[row]; }
+  double total(int64_t row) const { return factors_[row] ? sum_[row] + std::log(product_[row]) : sum_[row]; }
 
  private:
-  static constexpr int64_t kFactors = std::is_same_v<T, float> ? 4 : 1;
+  static constexpr uint8_t kFactors = std::is_same_v<T, float> ? 4 : 1;
   const ErrorView<T>& error_;
-  int64_t rows_;
   double *sum_, *product_;
+  uint8_t* factors_;  // of a row's product
 };
 
 // Rows of the node module waiting to be run and compared.
 template <typename T>
 class RowBlock {
  public:
-  RowBlock(Arena& arena, const SplitNodeModule<T>& module, int64_t features)
+  RowBlock(Arena& arena, const SplitNodeModule<T>& module, int64_t features, T step_scale)
       : module_(module),
         features_(features),
+        step_scale_(step_scale),
         width_(padded<T>(module.first_width())),
         z_(arena.take<T>(kNodeRows * width_)) {
     const int64_t widest = std::max(module.rest.widest(), width_);
@@ -77,7 +73,9 @@ class RowBlock {
     const int64_t stride = output_.empty() ? width_ : padded<T>(features_);
     std::vector<T> predicted(features_);
     for (int64_t i = 0; i < count_; ++i) {
-      for (int64_t d = 0; d < features_; ++d) predicted[d] = waiting_[i].state[d] + change[i * stride + d];
+      for (int64_t d = 0; d < features_; ++d) {
+        predicted[d] = waiting_[i].state[d] + step_scale_ * change[i * stride + d];
+      }
       errors.add(waiting_[i].row, features_, predicted.data(), waiting_[i].recorded);
     }
     count_ = 0;
@@ -89,7 +87,9 @@ class RowBlock {
     const T *state, *recorded;
   };
   const SplitNodeModule<T>& module_;
-  int64_t features_, width_, count_ = 0;
+  int64_t features_;
+  T step_scale_;
+  int64_t width_, count_ = 0;
   T* z_;
   std::vector<T*> output_;
   Waiting waiting_[kNodeRows];
@@ -122,22 +122,22 @@ void score_group(const HeatBathProblem<T>& problem, const SplitLibrary<T>& libra
   const int64_t chunk = std::min(problem.transitions, transitions_in_chunk(group));
   std::vector<Assignments> assignments;
   for (int64_t v = group.first_node; v < group.last_node; ++v) assignments.emplace_back(problem, v);
-  const MessageTable<T> table(arena, problem, library, group, pairs_read(arena, problem, group, assignments), chunk,
-                              false);
+  MessageTable<T> table(arena, problem, library, group, pairs_read(arena, problem, group, assignments), chunk, false);
   const int64_t first_row = problem.row_offset[group.first_node];
   ErrorSums<T> errors(arena, problem.error, problem.row_offset[group.last_node] - first_row);
-  RowBlock<T> block(arena, module, features);
+  RowBlock<T> block(arena, module, features, step_scale_of(problem, group.system));
   T* state = arena.take<T>(padded<T>(features));
   std::vector<FirstLayerSums<T>> sums;
   for (const Assignments& assignment : assignments) {
     sums.emplace_back(arena, static_cast<int64_t>(assignment.types().size()), width);
   }
-  for (int64_t l = 0; l < problem.transitions; l += chunk) {
-    const int64_t count = std::min(chunk, problem.transitions - l);
+  for (int64_t l = 0; l < table.transitions(); l += chunk) {
+    const int64_t count = std::min(chunk, table.transitions() - l);
     table.run(l, count);
     for (int64_t t = 0; t < count; ++t) {
       for (int64_t j = 0; j < group.receivers(); ++j) {
         const int64_t v = group.first_node + j;
+        if (!table.is_compared(l + t, v)) continue;
         const int64_t offset = (v - table.node_base()) * features;
         std::copy_n(table.state_before(l + t) + offset, features, state);
         module.own.apply(state, 1, sums[j].own(), false);
@@ -152,15 +152,14 @@ void score_group(const HeatBathProblem<T>& problem, const SplitLibrary<T>& libra
           if (block.full()) block.flush(errors);
         }
       }
-      if (errors.wants_all(l + t, l + t + 1 == problem.transitions)) {
-        block.flush(errors);
-        errors.take_logarithms();
-      }
     }
   }
-  const double transitions = static_cast<double>(problem.transitions);
-  for (int64_t row = 0; row < problem.row_offset[group.last_node] - first_row; ++row) {
-    scores[first_row + row] = static_cast<T>(errors.sum(row) / transitions);
+  block.flush(errors);
+  for (int64_t v = group.first_node; v < group.last_node; ++v) {
+    const double transitions = static_cast<double>(table.compared(v));
+    for (int64_t row = problem.row_offset[v]; row < problem.row_offset[v + 1]; ++row) {
+      scores[row] = transitions > 0 ? static_cast<T>(errors.total(row - first_row) / transitions) : T(0);
+    }
   }
 }
 

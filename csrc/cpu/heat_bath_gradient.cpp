@@ -112,13 +112,15 @@ class GroupGradient {
     }
   }
 
-  // Of transitions begin .. end - 1.
+  // Of transitions number begin .. end - 1, as far as there are so many that the group takes part in.
   void add_to(int64_t begin, int64_t end, T* gradients) {
+    end = std::min(end, table_.transitions());
     for (int64_t first = begin; !rows_.empty() && first < end; first += chunk_) {
       const int64_t count = std::min(chunk_, end - first);
       start_chunk(first, count);
       for (int64_t t = 0; t < count; ++t) {
         for (const ActiveRow& row : rows_) {
+          if (!table_.is_compared(first + t, group_.first_node + row.receiver)) continue;
           add_row(row, t, first + t);
           if (waiting_ == kNodeRows) run_block(gradients);
         }
@@ -126,7 +128,7 @@ class GroupGradient {
       run_block(gradients);
       send_back_to_held(count);
       module_.own.add_gradient({{state_, own_gradient_, count * group_.receivers()}}, gradients);
-      messages_backward(count, gradients);
+      messages_backward(gradients);
     }
   }
 
@@ -144,7 +146,12 @@ class GroupGradient {
     for (int64_t t = 0; t < count; ++t) {
       const T* states = table_.state_before(first + t) + (group_.first_node - table_.node_base()) * features;
       for (int64_t j = 0; j < group_.receivers(); ++j) {
-        std::copy_n(states + j * features, features, state_ + (t * group_.receivers() + j) * state_width_);
+        T* state = state_ + (t * group_.receivers() + j) * state_width_;
+        if (table_.is_compared(first + t, group_.first_node + j)) {
+          std::copy_n(states + j * features, features, state);
+        } else {
+          std::fill_n(state, features, T(0));  // nothing is sent back to it; not to be NaN is enough
+        }
       }
     }
     module_.own.apply(state_, count * group_.receivers(), own_, false);
@@ -155,7 +162,7 @@ class GroupGradient {
     }
     std::fill_n(own_gradient_, count * group_.receivers() * width_, T(0));
     for (size_t k = 0; k < table_.types().size(); ++k) {
-      std::fill_n(projection_gradient_[k], table_.types()[k].wanted * count * width_, T(0));
+      std::fill_n(projection_gradient_[k], table_.types()[k].rows * width_, T(0));
     }
   }
 
@@ -177,10 +184,13 @@ class GroupGradient {
     const T* change = output_.empty() ? z_ : output_.back();
     T* change_gradient = output_.empty() ? z_gradient_ : output_gradient_.back();
     const int64_t stride = output_.empty() ? width_ : state_width_;
+    const T step_scale = step_scale_of(problem_, group_.system);
     std::vector<T> predicted(features);
     for (int64_t i = 0; i < waiting_; ++i) {
-      for (int64_t d = 0; d < features; ++d) predicted[d] = block_[i].before[d] + change[i * stride + d];
-      const double factor = block_[i].row->cotangent / static_cast<double>(problem_.transitions);
+      const ActiveRow& row = *block_[i].row;
+      for (int64_t d = 0; d < features; ++d) predicted[d] = block_[i].before[d] + step_scale * change[i * stride + d];
+      const double transitions = static_cast<double>(table_.compared(group_.first_node + row.receiver));
+      const double factor = row.cotangent / transitions * static_cast<double>(step_scale);
       transition_error_gradient(problem_.error, features, predicted.data(), block_[i].after, factor,
                                 change_gradient + i * stride);
     }
@@ -198,11 +208,9 @@ class GroupGradient {
     T* own = own_gradient_ + (waiting.transition * group_.receivers() + row.receiver) * width_;
     add_two(own, gradient, width_, false, own);
     for (int64_t i = 0; i < row.degree; ++i) {
-      if (row.types[i] == kHeld) continue;
-      const TypeMessages<T>& type = table_.types()[row.types[i]];
-      const int64_t slot = type.slot[row.first_edge + i];
-      if (slot < 0) continue;
-      T* sent = projection_gradient_[row.types[i]] + (waiting.transition * type.wanted + slot) * width_;
+      const int64_t place = table_.row(row.types[i], row.first_edge + i, waiting.transition);
+      if (place < 0) continue;
+      T* sent = projection_gradient_[row.types[i]] + place * width_;
       add_two(sent, gradient, width_, false, sent);
     }
   }
@@ -211,20 +219,20 @@ class GroupGradient {
   void send_back_to_held(int64_t count) {
     for (const HeldEdges& held : held_) {
       for_held_types(problem_, group_, held.types, held.first_edge, [&](int64_t k, int64_t e, T weight) {
-        const TypeMessages<T>& type = table_.types()[k];
-        for (int64_t t = 0; type.slot[e] >= 0 && t < count; ++t) {
+        for (int64_t t = 0; t < count; ++t) {
+          const int64_t place = table_.row(k, e, t);
+          if (place < 0) continue;
           const T* own = own_gradient_ + (t * group_.receivers() + held.receiver) * width_;
-          T* sent = projection_gradient_[k] + (t * type.wanted + type.slot[e]) * width_;
-          add_weighted(weight, own, width_, sent);
+          add_weighted(weight, own, width_, projection_gradient_[k] + place * width_);
         }
       });
     }
   }
 
-  void messages_backward(int64_t count, T* gradients) {
+  void messages_backward(T* gradients) {
     for (size_t k = 0; k < table_.types().size(); ++k) {
       const TypeMessages<T>& type = table_.types()[k];
-      const int64_t rows = type.wanted * count;
+      const int64_t rows = type.rows;
       if (rows == 0) continue;
       const MlpPass<T> pass{type.pair, rows, type.output, layer_gradient_[k]};
       module_.projection.add_gradient({{type.output.back(), projection_gradient_[k], rows}}, gradients);
@@ -242,7 +250,7 @@ class GroupGradient {
   const int64_t width_, state_width_, chunk_;
   const std::vector<ActiveRow> rows_;
   const std::vector<HeldEdges> held_;
-  const MessageTable<T> table_;
+  MessageTable<T> table_;
   T *state_, *own_, *own_gradient_;              // [chunk * receivers, ...]
   std::vector<T*> projection_gradient_;          // per type [wanted * chunk, width]
   std::vector<std::vector<T*>> layer_gradient_;  // per type and edge layer

@@ -99,6 +99,11 @@ std::vector<ReceiverGroup> group_receivers(const HeatBathProblem<T>& problem, in
   return groups;
 }
 
+template <typename T>
+T step_scale_of(const HeatBathProblem<T>& problem, int64_t system) {
+  return problem.trajectories.step_scale ? problem.trajectories.step_scale[system] : T(1);
+}
+
 inline int64_t transitions_in_chunk(const ReceiverGroup& group) {
   return std::max<int64_t>(1, kChunkEdges / std::max<int64_t>(1, group.edges()));
 }

@@ -1,5 +1,7 @@
 #include "ops/rollout_energy.h"
 
+#include <limits>
+
 #include "cpu/rollout_tile.h"
 #include "cpu/thread_pool.h"
 #include "cpu/transition_error.h"
@@ -9,43 +11,38 @@ namespace {
 
 // Tiles small enough for every thread to get work; the cut changes no result.
 template <typename T>
-std::vector<int64_t> balanced_tiles(const GraphView& graph, const Segments& segments,
-                                    const std::vector<Rollout>& rollouts, int64_t edge_rows,
-                                    const PackedLibrary<T>& library, int threads) {
+std::vector<int64_t> balanced_tiles(const std::vector<Rollout>& rollouts, const PackedLibrary<T>& library,
+                                    int threads) {
+  int64_t edge_rows = 0;
+  for (const Rollout& rollout : rollouts) edge_rows += rollout.edges;
   const int64_t share = edge_rows / (2 * std::max(threads, 1)) + 1;
-  return cut_into_tiles(graph, segments, rollouts, std::min(tile_rows(library), std::max<int64_t>(share, 24)));
+  return cut_into_tiles(rollouts, std::min(tile_rows(library), std::max<int64_t>(share, 24)));
 }
 
-// sum[i]: the errors of roll-out i's transitions, added up step by step, entity by entity
+// sums [structures, segments, B]: the errors of a roll-out's transitions, added up step by step, entity by entity
 template <typename T>
 void run_tile(const RolloutProblem<T>& problem, const PackedLibrary<T>& library, const Segments& segments,
-              const Rollout* rollouts, int64_t count, const uint8_t* edge_types, double* sum) {
+              const Rollout* rollouts, int64_t count, const uint8_t* edge_types, double* sums) {
   Arena& arena = worker_arena();
   const GraphView& graph = problem.graph;
   const int64_t features = library.features;
   const Wiring<T> wiring(arena, graph, problem.library.edge_types, problem.library.node_types, rollouts, count,
-                         edge_types, problem.node_types);
+                         edge_types, problem.node_types, problem.trajectories.step_scale);
   const StepActivations<T> room(arena, library, wiring, false);
   T* state = arena.take<T>(wiring.nodes * features);
   for (int64_t i = 0; i < count; ++i) {
     const Rollout& r = rollouts[i];
-    const int64_t entities = wiring.first_node[i + 1] - wiring.first_node[i];
-    std::copy_n(recorded_state(graph, problem.trajectories, features, r.system, segments.start(r.segment)),
-                entities * features, state + wiring.first_node[i] * features);
-    sum[i] = 0;
+    const int64_t start = segments.start(r.segment);
+    copy_starts(wiring, i, features, recorded_state(graph, problem.trajectories, features, r.system, start), state);
   }
-  const int64_t length = segments.length(rollouts[0].segment);
-  for (int64_t t = 1; t <= length; ++t) {
+  for (int64_t t = 1; t <= rollouts[0].length; ++t) {
     message_passing_step(library, wiring, state, state, room);
     for (int64_t i = 0; i < count; ++i) {
       const Rollout& r = rollouts[i];
-      const T* recorded =
-          recorded_state(graph, problem.trajectories, features, r.system, segments.start(r.segment) + t);
-      const uint8_t* observed = observed_entities(problem, r.system);
-      for (int64_t v = wiring.first_node[i]; v < wiring.first_node[i + 1]; ++v, recorded += features) {
-        if (observed && !*observed++) continue;
-        sum[i] += transition_error(problem.error, features, state + v * features, recorded);
-      }
+      double& sum = sums[(r.structure * segments.count + r.segment) * graph.systems + r.system];
+      for_compared(problem, segments, wiring, r, i, t, [&](int64_t v, const T* recorded) {
+        sum += transition_error(problem.error, features, state + v * features, recorded);
+      });
     }
   }
 }
@@ -60,29 +57,14 @@ void rollout_energy_variant(const RolloutProblem<T>& problem, int64_t structures
   const auto packed = PackedCache<PackedLibrary<T>, T>::get(problem.library);
   const PackedLibrary<T>& library = *packed;
   const Segments segments(problem.trajectories.steps, problem.rollout);
-  // Segment after segment, so that neighbours have the same length and can share a tile.
-  std::vector<Rollout> rollouts;
-  rollouts.reserve(structures * segments.count * graph.systems);
-  for (int64_t c = 0; c < structures; ++c) {
-    for (int64_t s = 0; s < segments.count; ++s) {
-      for (int64_t b = 0; b < graph.systems; ++b) rollouts.push_back({c, b, s});
-    }
-  }
-  const int64_t edge_rows = structures * segments.count * graph.edges;
-  const std::vector<int64_t> bounds = balanced_tiles(graph, segments, rollouts, edge_rows, library, execution.threads);
-  std::vector<double> sums(rollouts.size());
+  const std::vector<Rollout> rollouts = list_rollouts(problem, segments, structures, [](int64_t) { return true; });
+  const std::vector<int64_t> bounds = balanced_tiles(rollouts, library, execution.threads);
+  std::vector<double> sums(structures * segments.count * graph.systems);
   parallel_for(execution.threads, static_cast<int64_t>(bounds.size()) - 1, [&](int64_t tile, int) {
     const int64_t first = bounds[tile];
-    run_tile(problem, library, segments, rollouts.data() + first, bounds[tile + 1] - first, edge_types,
-             sums.data() + first);
+    run_tile(problem, library, segments, rollouts.data() + first, bounds[tile + 1] - first, edge_types, sums.data());
   });
-  for (int64_t c = 0; c < structures; ++c) {
-    for (int64_t b = 0; b < graph.systems; ++b) {
-      double total = 0;
-      for (int64_t s = 0; s < segments.count; ++s) total += sums[(c * segments.count + s) * graph.systems + b];
-      energy[c * graph.systems + b] = mean_error(problem, b, total);
-    }
-  }
+  mean_errors(compared_predictions(problem), segments, structures, sums, energy);
 }
 
 template <typename T>
@@ -94,23 +76,33 @@ void forecast_variant(const ForecastProblem<T>& problem, T* states, const Execut
   const int64_t features = library.features;
   std::vector<Rollout> rollouts;
   rollouts.reserve(graph.systems);
-  for (int64_t b = 0; b < graph.systems; ++b) rollouts.push_back({0, b, 0});
-  const std::vector<int64_t> bounds = balanced_tiles(graph, Segments(problem.horizon + 1, problem.horizon), rollouts,
-                                                     graph.edges, library, execution.threads);
+  for (int64_t b = 0; b < graph.systems; ++b) {
+    const uint8_t* present = problem.present ? problem.present + graph.node_offset[b] : nullptr;
+    rollouts.emplace_back(graph, 0, b, 0, problem.horizon, present);
+  }
+  if (problem.present) {
+    const int64_t values = problem.horizon * graph.nodes * features;
+    std::fill_n(states, values, std::numeric_limits<T>::quiet_NaN());
+  }
+  const std::vector<int64_t> bounds = balanced_tiles(rollouts, library, execution.threads);
   parallel_for(execution.threads, static_cast<int64_t>(bounds.size()) - 1, [&](int64_t tile, int) {
     Arena& arena = worker_arena();
     const int64_t first = bounds[tile], count = bounds[tile + 1] - first;
     const Wiring<T> wiring(arena, graph, problem.library.edge_types, problem.library.node_types,
-                           rollouts.data() + first, count, problem.edge_types, problem.node_types);
+                           rollouts.data() + first, count, problem.edge_types, problem.node_types, problem.step_scale);
     const StepActivations<T> room(arena, library, wiring, false);
     T* state = arena.take<T>(wiring.nodes * features);
-    std::copy_n(problem.initial + graph.node_offset[first] * features, wiring.nodes * features, state);
+    for (int64_t i = 0; i < count; ++i) {
+      copy_starts(wiring, i, features, problem.initial + graph.node_offset[first + i] * features, state);
+    }
     for (int64_t t = 0; t < problem.horizon; ++t) {
       message_passing_step(library, wiring, state, state, room);
       for (int64_t i = 0; i < count; ++i) {
-        const int64_t node = wiring.first_node[i], entities = wiring.first_node[i + 1] - node;
-        T* block = states + problem.horizon * graph.node_offset[first + i] * features;
-        std::copy_n(state + node * features, entities * features, block + t * entities * features);
+        const int64_t begin = graph.node_offset[first + i], entities = graph.node_offset[first + i + 1] - begin;
+        T* step = states + (problem.horizon * begin + t * entities) * features;
+        for (int64_t v = wiring.first_node[i]; v < wiring.first_node[i + 1]; ++v) {
+          copy_state(state + v * features, features, step + wiring.entity[v] * features);
+        }
       }
     }
   });

@@ -41,7 +41,8 @@ void message_passing_step_backward(const PackedLibrary<T>& library, const Wiring
   const int64_t node_stride = padded<T>(message + features), change_stride = padded<T>(features);
 
   for (int64_t v = 0; v < wiring.nodes; ++v) {
-    std::copy_n(gradient + v * features, features, room.node.output.back() + wiring.node_row[v] * change_stride);
+    T* change = room.node.output.back() + wiring.node_row[v] * change_stride;
+    for (int64_t d = 0; d < features; ++d) change[d] = wiring.step_scale[v] * gradient[v * features + d];
   }
   for (size_t m = 0; m < library.node.size(); ++m) {
     const int64_t first = wiring.node_group[m], rows = wiring.node_group[m + 1] - first;
@@ -123,17 +124,19 @@ struct GradientCall {
   const std::vector<Rollout>& rollouts;
   const uint8_t* edge_types;
   const T* cotangent;
-  double* sums;       // [rollouts] as in the forward operation
-  T* start_gradient;  // [segments, V, D]: gradients of the states that roll-outs start from; or null
-  T* state_gradient;  // gradients of the recorded states as targets; or null
+  const std::vector<double>& compared;  // [B] predictions that are compared
+  double* sums;                         // [segments, B] as in the forward operation
+  T* start_gradient;                    // [segments, V, D]: gradients of the states that roll-outs start from; or null
+  T* state_gradient;                    // gradients of the recorded states as targets; or null
 
   void run_tile(int64_t first, int64_t count, T* parameters) const {
     Arena& arena = worker_arena();
     const GraphView& graph = problem.graph;
     const int64_t features = library.features;
     const Wiring<T> wiring(arena, graph, problem.library.edge_types, problem.library.node_types,
-                           rollouts.data() + first, count, edge_types, problem.node_types);
-    const int64_t length = segments.length(rollouts[first].segment);
+                           rollouts.data() + first, count, edge_types, problem.node_types,
+                           problem.trajectories.step_scale);
+    const int64_t length = rollouts[first].length;
     std::vector<StepActivations<T>> kept{StepActivations<T>(arena, library, wiring, true)};
     const bool keep_all = length * kept[0].values() * static_cast<int64_t>(sizeof(T)) <= kMostKept;
     const int64_t together = std::min(length, steps_together(wiring));
@@ -143,9 +146,7 @@ struct GradientCall {
 
     std::vector<T*> state{arena.take<T>(wiring.nodes * features)};
     for (int64_t i = 0; i < count; ++i) {
-      const Rollout& r = rollouts[first + i];
-      std::copy_n(recorded(r, 0), (wiring.first_node[i + 1] - wiring.first_node[i]) * features,
-                  state[0] + wiring.first_node[i] * features);
+      copy_starts(wiring, i, features, recorded_start(rollouts[first + i]), state[0]);
     }
     for (int64_t t = 0; t < length; ++t) {
       state.push_back(arena.take<T>(wiring.nodes * features));
@@ -169,19 +170,18 @@ struct GradientCall {
     }
     for (int64_t i = 0; start_gradient && i < count; ++i) {
       const Rollout& r = rollouts[first + i];
-      const T* own = gradient + wiring.first_node[i] * features;
-      std::copy_n(own, (wiring.first_node[i + 1] - wiring.first_node[i]) * features,
-                  start_gradient + (r.segment * graph.nodes + graph.node_offset[r.system]) * features);
+      T* own = start_gradient + (r.segment * graph.nodes + graph.node_offset[r.system]) * features;
+      for (int64_t v = wiring.first_node[i]; v < wiring.first_node[i + 1]; ++v) {
+        copy_state(gradient + v * features, features, own + wiring.entity[v] * features);
+      }
     }
     for (int64_t i = 0; i < count; ++i) {
-      sums[first + i] = 0;
+      const Rollout& r = rollouts[first + i];
+      double& sum = sums[r.segment * graph.systems + r.system];
       for (int64_t t = 1; t <= length; ++t) {
-        const T* target = recorded(rollouts[first + i], t);
-        const uint8_t* observed = observed_entities(problem, rollouts[first + i].system);
-        for (int64_t v = wiring.first_node[i]; v < wiring.first_node[i + 1]; ++v, target += features) {
-          if (observed && !*observed++) continue;
-          sums[first + i] += transition_error(problem.error, features, state[t] + v * features, target);
-        }
+        for_compared(problem, segments, wiring, r, i, t, [&](int64_t v, const T* target) {
+          sum += transition_error(problem.error, features, state[t] + v * features, target);
+        });
       }
     }
   }
@@ -193,28 +193,24 @@ struct GradientCall {
     return std::max<int64_t>(1, kRowsTogether / std::max<int64_t>(1, step));
   }
 
-  const T* recorded(const Rollout& r, int64_t step) const {
-    return recorded_state(problem.graph, problem.trajectories, library.features, r.system,
-                          segments.start(r.segment) + step);
+  const T* recorded_start(const Rollout& r) const {
+    return recorded_state(problem.graph, problem.trajectories, library.features, r.system, segments.start(r.segment));
   }
 
   // Adds the gradient of the error that roll-out i's t-th prediction makes.
   void add_error_gradient(const Wiring<T>& wiring, int64_t first, int64_t i, int64_t t, const T* state,
                           T* gradient) const {
     const Rollout& r = rollouts[first + i];
-    const int64_t features = library.features, begin = wiring.first_node[i], end = wiring.first_node[i + 1];
-    const double factor = static_cast<double>(cotangent[r.system]) / compared_transitions(problem, r.system);
-    const uint8_t* observed = observed_entities(problem, r.system);
-    const T* target = recorded(r, t);
-    T* part = state_gradient ? state_gradient + (target - problem.trajectories.states) : nullptr;
+    const int64_t features = library.features;
+    const double factor = static_cast<double>(cotangent[r.system]) / compared[r.system];
     std::vector<T> own(features);
-    for (int64_t v = begin; v < end; ++v, target += features) {
-      if (observed && !observed[v - begin]) continue;
+    for_compared(problem, segments, wiring, r, i, t, [&](int64_t v, const T* target) {
       transition_error_gradient(problem.error, features, state + v * features, target, factor, own.data());
       for (int64_t d = 0; d < features; ++d) gradient[v * features + d] += own[d];
-      if (!part) continue;
-      for (int64_t d = 0; d < features; ++d) part[(v - begin) * features + d] = -own[d];
-    }
+      if (!state_gradient) return;
+      T* part = state_gradient + (target - problem.trajectories.states);
+      for (int64_t d = 0; d < features; ++d) part[d] = -own[d];
+    });
   }
 };
 
@@ -226,24 +222,21 @@ void rollout_gradient_variant(const RolloutProblem<T>& problem, const uint8_t* e
   const PackedLibrary<T>& library = *packed;
   const int64_t features = library.features;
   const Segments segments(problem.trajectories.steps, problem.rollout);
-  std::vector<Rollout> rollouts;
-  for (int64_t s = 0; s < segments.count; ++s) {
-    for (int64_t b = 0; b < graph.systems; ++b) {
-      if (cotangent[b] != T(0)) rollouts.push_back({0, b, s});
-    }
-  }
-  std::vector<double> sums(rollouts.size());
+  const std::vector<Rollout> rollouts =
+      list_rollouts(problem, segments, 1, [&](int64_t b) { return cotangent[b] != T(0); });
+  const std::vector<double> compared = compared_predictions(problem);
+  std::vector<double> sums(segments.count * graph.systems);
   std::vector<T> start_gradient;
   if (state_gradient) {
     std::fill_n(state_gradient, problem.trajectories.steps * graph.nodes * features, T(0));
     start_gradient.resize(segments.count * graph.nodes * features);
   }
-  const GradientCall<T> call{problem,       library,   segments,    rollouts,
-                             edge_types,    cotangent, sums.data(), state_gradient ? start_gradient.data() : nullptr,
+  const GradientCall<T> call{problem,       library,     segments,
+                             rollouts,      edge_types,  cotangent,
+                             compared,      sums.data(), state_gradient ? start_gradient.data() : nullptr,
                              state_gradient};
   // The cut into tiles decides the order of summation, so it looks at the batch alone.
-  const std::vector<int64_t> bounds =
-      cut_into_tiles(graph, segments, rollouts, std::min<int64_t>(tile_rows(library), 128));
+  const std::vector<int64_t> bounds = cut_into_tiles(rollouts, std::min<int64_t>(tile_rows(library), 128));
   const T* total = GradientLanes<T>::sum(
       library.gradient_size, execution.threads, static_cast<int64_t>(bounds.size()) - 1,
       [&](int64_t tile, T* parameters) { call.run_tile(bounds[tile], bounds[tile + 1] - bounds[tile], parameters); });
@@ -258,10 +251,7 @@ void rollout_gradient_variant(const RolloutProblem<T>& problem, const uint8_t* e
       for (int64_t i = 0; i < entities * features; ++i) into[i] += own[i];
     }
   }
-  if (!energy) return;
-  std::vector<double> errors(graph.systems, 0.0);
-  for (size_t i = 0; i < rollouts.size(); ++i) errors[rollouts[i].system] += sums[i];
-  for (int64_t b = 0; b < graph.systems; ++b) energy[b] = mean_error(problem, b, errors[b]);
+  if (energy) mean_errors(compared, segments, 1, sums, energy);
 }
 
 }  // namespace

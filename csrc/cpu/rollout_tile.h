@@ -6,21 +6,19 @@
 
 #include "cpu/mlp.h"
 #include "cpu/packed_cache.h"
-#include "ops/rollout_energy.h"
+#include "cpu/rollout_list.h"
 
 namespace nri::cpu::NRI_CPU_VARIANT {
 
-// One roll-out: a system under a structure, restarted at step segment * R of its recording.
-struct Rollout {
-  int64_t structure, system, segment;
-};
-
 // Which rows of a tile hold which edges and nodes. Rows are bucketed by type, so that each module runs over one block;
-// results return to the graph's order through edge_row and node_row.
+// results return to the graph's order through edge_row and node_row. Who takes no part in a roll-out is not in its
+// tile.
 template <typename T>
 struct Wiring {
   int64_t nodes = 0, edges = 0;
   int64_t* first_node;  // [rollouts + 1]
+  int64_t* entity;      // [nodes] number of the tile node within its system
+  T* step_scale;        // [nodes] that of its system
   int64_t* in_begin;    // [nodes + 1] tile edges, in CSR order
   int64_t* sender;      // [edges] tile node that the tile edge comes from
   int64_t* edge_row;    // [edges] row of the tile edge
@@ -28,17 +26,22 @@ struct Wiring {
   int64_t* edge_group;  // [K + 1] rows edge_group[k] .. edge_group[k + 1] - 1 run edge module k
   int64_t* node_group;  // [M + 1]
 
-  // edge_types: [structures, E]; node_types: [V] or null
+  // edge_types: [structures, E]; node_types: [V] or null; scale_of_system: [B] or null
   Wiring(Arena& arena, const GraphView& graph, int64_t edge_type_count, int64_t node_type_count,
-         const Rollout* rollouts, int64_t count, const uint8_t* edge_types, const uint8_t* node_types) {
+         const Rollout* rollouts, int64_t count, const uint8_t* edge_types, const uint8_t* node_types,
+         const T* scale_of_system) {
     first_node = arena.take<int64_t>(count + 1);
+    int64_t most = 0;
     for (int64_t i = 0; i < count; ++i) {
       const int64_t b = rollouts[i].system;
       first_node[i] = nodes;
-      nodes += graph.node_offset[b + 1] - graph.node_offset[b];
-      edges += graph.in_offset[graph.node_offset[b + 1]] - graph.in_offset[graph.node_offset[b]];
+      nodes += rollouts[i].nodes;
+      edges += rollouts[i].edges;
+      most = std::max(most, graph.node_offset[b + 1] - graph.node_offset[b]);
     }
     first_node[count] = nodes;
+    entity = arena.take<int64_t>(nodes);
+    step_scale = arena.take<T>(nodes);
     in_begin = arena.take<int64_t>(nodes + 1);
     sender = arena.take<int64_t>(edges);
     edge_row = arena.take<int64_t>(edges);
@@ -47,17 +50,24 @@ struct Wiring {
     node_group = arena.take<int64_t>(node_type_count + 1);
     uint8_t* edge_type = arena.take<uint8_t>(edges);
     uint8_t* node_type = arena.take<uint8_t>(nodes);
+    int64_t* place = arena.take<int64_t>(most);  // of a system's entities in the tile, or -1
 
     int64_t edge = 0, node = 0;
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t b = rollouts[i].system;
-      const int64_t shift = first_node[i] - graph.node_offset[b];
+      const int64_t b = rollouts[i].system, first = graph.node_offset[b], end = graph.node_offset[b + 1];
       const uint8_t* types = edge_types + rollouts[i].structure * graph.edges;
-      for (int64_t v = graph.node_offset[b]; v < graph.node_offset[b + 1]; ++v) {
+      int64_t next = node;
+      for (int64_t v = 0; v < end - first; ++v) place[v] = is_present(rollouts[i].present, v) ? next++ : -1;
+      for (int64_t v = first; v < end; ++v) {
+        if (place[v - first] < 0) continue;
+        entity[node] = v - first;
+        step_scale[node] = scale_of_system ? scale_of_system[b] : T(1);
         in_begin[node] = edge;
         node_type[node++] = node_types ? node_types[v] : 0;
         for (int64_t e = graph.in_offset[v]; e < graph.in_offset[v + 1]; ++e) {
-          sender[edge] = graph.sender[e] + shift;
+          const int64_t from = place[graph.sender[e] - first];
+          if (from < 0) continue;
+          sender[edge] = from;
           edge_type[edge++] = types[e];
         }
       }
@@ -133,7 +143,7 @@ inline void copy_state(const T* state, int64_t features, T* copy) {
   }
 }
 
-// next = state + node module's output; both [nodes, D], row stride D. next may be state itself.
+// next = state + step_scale * node module's output; both [nodes, D], row stride D. next may be state itself.
 template <typename T>
 void message_passing_step(const PackedLibrary<T>& library, const Wiring<T>& wiring, const T* state, T* next,
                           const StepActivations<T>& room) {
@@ -173,66 +183,31 @@ void message_passing_step(const PackedLibrary<T>& library, const Wiring<T>& wiri
   const int64_t change_stride = padded<T>(features);
   for (int64_t v = 0; v < wiring.nodes; ++v) {
     const T* change = room.node.output.back() + wiring.node_row[v] * change_stride;
-    for (int64_t d = 0; d < features; ++d) next[v * features + d] = state[v * features + d] + change[d];
+    const T scale = wiring.step_scale[v];
+    for (int64_t d = 0; d < features; ++d) next[v * features + d] = state[v * features + d] + scale * change[d];
   }
 }
 
-// How a recording is cut into roll-outs.
-struct Segments {
-  int64_t count, rollout, steps;
-  Segments(int64_t steps_, int64_t rollout_)
-      : count((steps_ - 1 + rollout_ - 1) / rollout_), rollout(rollout_), steps(steps_) {}
-  int64_t start(int64_t segment) const { return segment * rollout; }
-  int64_t length(int64_t segment) const { return std::min(rollout, steps - 1 - start(segment)); }
-};
-
+// Copies the recorded states that roll-out i starts from to the tile's `state` [nodes, D].
 template <typename T>
-const T* recorded_state(const GraphView& graph, const TrajectoryView<T>& trajectories, int64_t features, int64_t system,
-                        int64_t step) {
-  const int64_t entities = graph.node_offset[system + 1] - graph.node_offset[system];
-  return trajectories.states + (trajectories.steps * graph.node_offset[system] + step * entities) * features;
-}
-
-// Which of a system's entities are observed, the first first; null: all are.
-template <typename T>
-const uint8_t* observed_entities(const RolloutProblem<T>& problem, int64_t system) {
-  return problem.observed ? problem.observed + problem.graph.node_offset[system] : nullptr;
-}
-
-// Transitions of a system that its energy is the mean of.
-template <typename T>
-double compared_transitions(const RolloutProblem<T>& problem, int64_t system) {
-  const int64_t* offset = problem.graph.node_offset + system;
-  return static_cast<double>((problem.trajectories.steps - 1) * count_observed(problem.observed, offset[0], offset[1]));
-}
-
-// A system's energy from the sum of its errors.
-template <typename T>
-T mean_error(const RolloutProblem<T>& problem, int64_t system, double sum) {
-  const double transitions = compared_transitions(problem, system);
-  return transitions > 0 ? static_cast<T>(sum / transitions) : T(0);
-}
-
-// Cuts a list of roll-outs into tiles of about `target` edge rows and of one length each; entry t and t + 1 bound tile
-// t.
-inline std::vector<int64_t> cut_into_tiles(const GraphView& graph, const Segments& segments,
-                                           const std::vector<Rollout>& rollouts, int64_t target) {
-  std::vector<int64_t> bounds;
-  int64_t rows = 0, length = 0;
-  const int64_t count = static_cast<int64_t>(rollouts.size());
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t b = rollouts[i].system;
-    const int64_t first = graph.node_offset[b], last = graph.node_offset[b + 1];
-    const int64_t more = std::max(graph.in_offset[last] - graph.in_offset[first], last - first);
-    if (i == 0 || rows + more > target || segments.length(rollouts[i].segment) != length) {
-      bounds.push_back(i);
-      rows = 0;
-      length = segments.length(rollouts[i].segment);
-    }
-    rows += more;
+void copy_starts(const Wiring<T>& wiring, int64_t i, int64_t features, const T* recorded, T* state) {
+  for (int64_t v = wiring.first_node[i]; v < wiring.first_node[i + 1]; ++v) {
+    copy_state(recorded + wiring.entity[v] * features, features, state + v * features);
   }
-  bounds.push_back(count);
-  return bounds;
+}
+
+// Calls use(tile node, recorded state) for the predictions of roll-out i's t-th step that are compared.
+template <typename T, typename Use>
+void for_compared(const RolloutProblem<T>& problem, const Segments& segments, const Wiring<T>& wiring,
+                  const Rollout& rollout, int64_t i, int64_t t, const Use& use) {
+  const int64_t features = problem.library.features, step = segments.start(rollout.segment) + t;
+  const T* recorded = recorded_state(problem.graph, problem.trajectories, features, rollout.system, step);
+  const uint8_t* present = present_entities(problem.graph, problem.trajectories, rollout.system, step);
+  const uint8_t* observed = observed_entities(problem, rollout.system);
+  for (int64_t v = wiring.first_node[i]; v < wiring.first_node[i + 1]; ++v) {
+    const int64_t entity = wiring.entity[v];
+    if (is_present(observed, entity) && is_present(present, entity)) use(v, recorded + entity * features);
+  }
 }
 
 // Edge rows that keep a tile's activations near the core: a layer's rows fill about 128 KiB.

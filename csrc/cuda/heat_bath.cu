@@ -13,6 +13,17 @@ __global__ void gather_row_counts(int64_t count, const int64_t* node_offset, con
   if (system < count) rows_before[system] = row_offset[node_offset[system]];
 }
 
+// compared [nodes] = in how many of the problem's transitions each receiver is compared.
+__global__ void count_compared_transitions(int64_t nodes, HeatBathView view, int64_t* compared) {
+  const int64_t node = global_index();
+  if (node >= nodes) return;
+  int64_t count = view.transitions;
+  for (int64_t l = 0; l < view.transitions && view.present != nullptr; ++l) {
+    count -= !is_compared(view, view.range.first_node + node, l);
+  }
+  compared[node] = count;
+}
+
 // Host [B + 1]: rows before each system. Those of conditionals follow from the edges; those of blocks depend on every
 // receiver's degree, which only the device knows, so they wait for the stream.
 template <typename T>
@@ -53,11 +64,16 @@ class HeatBathChunk {
         width_(node_module_.first().out),
         holder_(problem.graph, span.first_system, span.end_system, execution),
         node_of_row_(rows_before[span.end_system] - rows_before[span.first_system], execution),
+        compared_(holder_.view().nodes, execution),
         edge_rows_(groups.messages, replicas, edge_module_.classes, execution),
         projection_rows_(groups.messages, replicas, node_module_.classes, execution),
         node_rows_(groups.nodes, replicas, node_module_.classes, execution),
         rows_(groups.rows, replicas, node_module_.classes, execution) {
     view_ = {holder_.view(),
+             problem.trajectories.present,
+             problem.trajectories.steps,
+             problem.transitions,
+             problem.start,
              problem.rows,
              problem.library.edge_types,
              problem.library.first_type(),
@@ -121,17 +137,21 @@ class HeatBathChunk {
     }
     return values * static_cast<int64_t>(sizeof(T)) + index_bytes(messages, edge.classes) +
            index_bytes(messages, node.classes) + index_bytes(nodes, node.classes) + index_bytes(rows, node.classes) +
-           (nodes + 2 * rows) * static_cast<int64_t>(sizeof(int64_t));
+           (2 * nodes + 2 * rows) * static_cast<int64_t>(sizeof(int64_t));
   }
 
-  int64_t rows() const { return view_.rows; }
-  int64_t first_row() const { return view_.first_row; }
-
-  // Buckets the rows of so many transitions; without those of zero cotangent, if one is given.
-  void assign(int64_t replicas, const T* cotangent) {
-    find_nodes_of_rows(view_, problem_.graph.nodes, node_of_row_.data(), execution_);
-    heat_bath_keys(view_, replicas, cotangent, edge_rows_.keys(), projection_rows_.keys(), node_rows_.keys(),
-                   rows_.keys(), execution_);
+  // Buckets the rows of transitions first_transition and following, unless they are already; without those of zero
+  // cotangent, if one is given.
+  void assign(int64_t first_transition, int64_t replicas, const T* cotangent) {
+    if (replicas_ == 0) {
+      find_nodes_of_rows(view_, problem_.graph.nodes, node_of_row_.data(), execution_);
+      launch_elements("count_compared_transitions", count_compared_transitions, view_.range.nodes, execution_, view_,
+                      compared_.data());
+    } else if (replicas == replicas_ && view_.present == nullptr) {
+      return;  // who is there is all that tells transitions apart
+    }
+    heat_bath_keys(view_, first_transition, replicas, cotangent, edge_rows_.keys(), projection_rows_.keys(),
+                   node_rows_.keys(), rows_.keys(), execution_);
     for (RowBuckets* buckets : {&edge_rows_, &projection_rows_, &node_rows_, &rows_}) buckets->assign(replicas);
     replicas_ = replicas;
   }
@@ -162,13 +182,19 @@ class HeatBathChunk {
     for (int64_t i = 1; i < node_module_.depth(); ++i) {
       typed_linear<T>(rows, node_module_.layers[i], parameters, row_[i], row_[i + 1], execution_);
     }
-    launch_elements("predict", predict<T>, rows.slots * features_, execution_, rows, view_, features_, x_, row_.back());
+    launch_elements("predict", predict<T>, rows.slots * features_, execution_, rows, view_, features_,
+                    problem_.trajectories.step_scale, x_, row_.back());
   }
 
   void add_errors(int64_t first_transition, double* sums) const {
     launch_elements("add_row_errors", add_row_errors<T>, view_.rows, execution_, rows_.view(), view_,
                     problem_.trajectories, problem_.error, features_, problem_.transitions, first_transition, replicas_,
                     problem_.start, row_.back(), sums);
+  }
+
+  void write_means(const double* sums, T* scores) const {
+    launch_elements("write_scores", write_scores<T>, view_.rows, execution_, view_, compared_.data(), sums,
+                    scores + view_.first_row);
   }
 
   void backward(int64_t first_transition, const T* cotangent, T* group_sums, int64_t parameters_count) {
@@ -179,8 +205,8 @@ class HeatBathChunk {
     const SlotView& rows = rows_.view();
     Cotangents<T> work{scratch_[0], scratch_[1]};
     launch_elements("row_error_slopes", row_error_slopes<T>, rows.slots, execution_, rows, view_, problem_.trajectories,
-                    problem_.error, features_, problem_.transitions, first_transition, problem_.start, cotangent,
-                    row_.back(), work.current);
+                    problem_.error, features_, problem_.transitions, first_transition, problem_.start, compared_.data(),
+                    cotangent, row_.back(), work.current);
     backward_layers(rows, node_module_, 1, InputCotangent::rectified, parameters, row_, work, group_sums,
                     parameters_count, execution_);
     spread_to_bases<T>(view_, rows, nodes, width_, work.current, work.spare, execution_);
@@ -228,6 +254,7 @@ class HeatBathChunk {
   int64_t width_;  // outputs of the node module's first layer
   SystemRangeHolder holder_;
   Buffer<int64_t> node_of_row_;
+  Buffer<int64_t> compared_;  // [nodes] transitions
   RowBuckets edge_rows_, projection_rows_, node_rows_, rows_;
   HeatBathView view_;
   int64_t replicas_ = 0;
@@ -255,16 +282,12 @@ void heat_bath_scores_impl(const HeatBathProblem<T>& problem, T* scores, const E
     HeatBathChunk<T> work(problem, rows_before, span, groups, chunk.replicas, false, execution);
     const Buffer<double> sums(rows, execution);
     sums.fill(0);
-    int64_t assigned = 0;
     for (int64_t first = 0; first < problem.transitions; first += chunk.replicas) {
-      const int64_t replicas = std::min(chunk.replicas, problem.transitions - first);
-      if (replicas != assigned) work.assign(replicas, nullptr);
-      assigned = replicas;
+      work.assign(first, std::min(chunk.replicas, problem.transitions - first), nullptr);
       work.forward(first);
       work.add_errors(first, sums.data());
     }
-    launch_elements("write_scores", write_scores<T>, rows, execution, problem.transitions, sums.data(),
-                    scores + work.first_row());
+    work.write_means(sums.data(), scores);
   });
 }
 
@@ -297,7 +320,7 @@ void heat_bath_gradient_impl(const HeatBathProblem<T>& problem, const T* cotange
           HeatBathChunk<T> work(problem, rows_before, span, groups, span.replicas(), true, execution);
           const size_t most = std::max({groups.messages.size(), groups.nodes.size(), groups.rows.size()}) - 1;
           const Buffer<T> group_sums = gradient.group_sums(static_cast<int64_t>(most));
-          work.assign(span.replicas(), cotangent);
+          work.assign(span.first_replica, span.replicas(), cotangent);
           work.forward(span.first_replica);
           work.backward(span.first_replica, cotangent, group_sums.data(), gradient.parameters());
           gradient.add(group_sums);

@@ -17,9 +17,8 @@ __global__ void gather_transitions(int64_t elements, SystemRange range, Trajecto
   const int64_t node = place % range.nodes;
   const int64_t system = range.system_of_node[node];
   const int64_t frame = start[system * transitions + first_transition + place / range.nodes];
-  x[index] =
-      trajectories.states[state_place(range, trajectories.steps, features, system, frame, range.first_node + node) +
-                          index % features];
+  const int64_t flag = flag_place(range, trajectories.steps, system, frame, range.first_node + node);
+  x[index] = is_present(trajectories.present, flag) ? trajectories.states[flag * features + index % features] : T(0);
 }
 
 // input [message slots, 2 D]: the sender's state, then the receiver's.
@@ -56,15 +55,18 @@ __global__ void reorder(int64_t elements, SlotView slots, const int64_t* from_sl
   to[index] = value;
 }
 
-// change [row slots, D] += the receiver's state: the prediction.
+// change [row slots, D] becomes the receiver's state + step_scale * change: the prediction.
 template <typename T>
-__global__ void predict(int64_t elements, SlotView slots, HeatBathView view, int64_t features, const T* x, T* change) {
+__global__ void predict(int64_t elements, SlotView slots, HeatBathView view, int64_t features, const T* step_scale,
+                        const T* x, T* change) {
   const int64_t index = global_index();
   if (index >= elements) return;
   const int64_t place = slots.row[index / features];
   if (place < 0) return;
   const int64_t node = view.node_of_row[place % view.rows] - view.range.first_node;
-  change[index] = x[(place / view.rows * view.range.nodes + node) * features + index % features] + change[index];
+  const T scale = step_scale_of(step_scale, view.range.system_of_node[node]);
+  change[index] =
+      x[(place / view.rows * view.range.nodes + node) * features + index % features] + scale * change[index];
 }
 
 // What a prediction is compared with.
@@ -86,24 +88,29 @@ __global__ void add_row_errors(int64_t rows, SlotView slots, HeatBathView view, 
   if (row >= rows) return;
   double sum = sums[row];
   for (int64_t r = 0; r < replicas; ++r) {
+    const int64_t slot = slots.slot_of_row[r * view.rows + row];
+    if (slot < 0) continue;  // nothing to compare with
     const T* recorded = recorded_state(view, trajectories, features, transitions, start, row, first_transition + r);
-    const T* predicted = prediction + slots.slot_of_row[r * view.rows + row] * features;
+    const T* predicted = prediction + slot * features;
     sum += transition_error(error, weighted_square(error, predicted, recorded, features));
   }
   sums[row] = sum;
 }
 
 template <typename T>
-__global__ void write_scores(int64_t rows, int64_t transitions, const double* sums, T* scores) {
+__global__ void write_scores(int64_t rows, HeatBathView view, const int64_t* compared, const double* sums, T* scores) {
   const int64_t row = global_index();
-  if (row < rows) scores[row] = static_cast<T>(sums[row] / static_cast<double>(transitions));
+  if (row >= rows) return;
+  const int64_t count = compared[view.node_of_row[row] - view.range.first_node];
+  scores[row] = count == 0 ? T(0) : static_cast<T>(sums[row] / static_cast<double>(count));
 }
 
 // output [row slots, D] = cotangent of the prediction.
 template <typename T>
 __global__ void row_error_slopes(int64_t elements, SlotView slots, HeatBathView view, TrajectoryView<T> trajectories,
                                  ErrorView<T> error, int64_t features, int64_t transitions, int64_t first_transition,
-                                 const int64_t* start, const T* cotangent, const T* prediction, T* output) {
+                                 const int64_t* start, const int64_t* compared, const T* cotangent, const T* prediction,
+                                 T* output) {
   const int64_t slot = global_index();
   if (slot >= elements) return;
   const int64_t place = slots.row[slot];
@@ -115,7 +122,10 @@ __global__ void row_error_slopes(int64_t elements, SlotView slots, HeatBathView 
   const T* recorded =
       recorded_state(view, trajectories, features, transitions, start, row, first_transition + place / view.rows);
   const T* predicted = prediction + slot * features;
-  const double scale = static_cast<double>(cotangent[view.first_row + row]) / static_cast<double>(transitions) *
+  const int64_t node = view.node_of_row[row] - view.range.first_node;
+  const T step_scale = step_scale_of(trajectories.step_scale, view.range.system_of_node[node]);
+  const double scale = static_cast<double>(cotangent[view.first_row + row]) / static_cast<double>(compared[node]) *
+                       static_cast<double>(step_scale) *
                        transition_error_slope(error, weighted_square(error, predicted, recorded, features));
   for (int64_t d = 0; d < features; ++d) {
     output[slot * features + d] =

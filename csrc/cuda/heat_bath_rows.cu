@@ -37,8 +37,8 @@ __device__ inline uint16_t node_key(const HeatBathView& view, int64_t node) {
 }
 
 template <typename T>
-__global__ void message_keys(int64_t items, HeatBathView view, int64_t replicas, const T* cotangent,
-                             uint16_t* edge_keys, uint16_t* projection_keys) {
+__global__ void message_keys(int64_t items, HeatBathView view, int64_t first_transition, int64_t replicas,
+                             const T* cotangent, uint16_t* edge_keys, uint16_t* projection_keys) {
   const int64_t item = global_index();
   if (item >= items) return;
   const int64_t edge = view.range.first_edge + item / view.classes;
@@ -50,15 +50,18 @@ __global__ void message_keys(int64_t items, HeatBathView view, int64_t replicas,
     for_rows_of_message(view, edge, view.first_type + key,
                         [&](int64_t row) { used = used || cotangent[view.first_row + row] != T(0); });
   }
+  const int64_t sender = view.range.sender[edge], receiver = view.range.receiver[edge];
   for (int64_t r = 0; r < replicas; ++r) {
-    edge_keys[r * items + item] = used ? static_cast<uint16_t>(key) : kSkipRow;
-    projection_keys[r * items + item] = used ? node_key(view, view.range.receiver[edge]) : kSkipRow;
+    const int64_t transition = first_transition + r;
+    const bool sent = used && takes_part(view, sender, transition) && is_compared(view, receiver, transition);
+    edge_keys[r * items + item] = sent ? static_cast<uint16_t>(key) : kSkipRow;
+    projection_keys[r * items + item] = sent ? node_key(view, receiver) : kSkipRow;
   }
 }
 
 template <typename T>
-__global__ void receiver_keys(int64_t nodes, HeatBathView view, int64_t replicas, const T* cotangent,
-                              uint16_t* node_keys) {
+__global__ void receiver_keys(int64_t nodes, HeatBathView view, int64_t first_transition, int64_t replicas,
+                              const T* cotangent, uint16_t* node_keys) {
   const int64_t index = global_index();
   if (index >= nodes) return;
   const int64_t node = view.range.first_node + index;
@@ -66,16 +69,22 @@ __global__ void receiver_keys(int64_t nodes, HeatBathView view, int64_t replicas
   for (int64_t row = view.row_offset[node]; !used && row < view.row_offset[node + 1]; ++row) {
     used = cotangent[row] != T(0);
   }
-  for (int64_t r = 0; r < replicas; ++r) node_keys[r * nodes + index] = used ? node_key(view, node) : kSkipRow;
+  for (int64_t r = 0; r < replicas; ++r) {
+    const bool here = used && is_compared(view, node, first_transition + r);
+    node_keys[r * nodes + index] = here ? node_key(view, node) : kSkipRow;
+  }
 }
 
 template <typename T>
-__global__ void row_keys_kernel(int64_t elements, HeatBathView view, const T* cotangent, uint16_t* row_keys) {
+__global__ void row_keys_kernel(int64_t elements, HeatBathView view, int64_t first_transition, const T* cotangent,
+                                uint16_t* row_keys) {
   const int64_t index = global_index();
   if (index >= elements) return;
   const int64_t row = index % view.rows;
-  const bool used = cotangent == nullptr || cotangent[view.first_row + row] != T(0);
-  row_keys[index] = used ? node_key(view, view.node_of_row[row]) : kSkipRow;
+  const int64_t node = view.node_of_row[row];
+  const bool used = (cotangent == nullptr || cotangent[view.first_row + row] != T(0)) &&
+                    is_compared(view, node, first_transition + index / view.rows);
+  row_keys[index] = used ? node_key(view, node) : kSkipRow;
 }
 
 __global__ void find_nodes_kernel(int64_t rows, HeatBathView view, int64_t nodes, int64_t* node_of_row) {
@@ -107,12 +116,13 @@ __global__ void sum_projections_kernel(int64_t elements, HeatBathView view, Slot
     const int64_t given = type_in_row(view, row, i, first_edge + i);
     const int64_t* slot = projections.slot_of_row + first_item + i * view.classes - view.first_type;
     if (given != kHeld) {
-      if (given >= view.first_type) value += projection[slot[given] * width + column];
+      if (given >= view.first_type && slot[given] >= 0) value += projection[slot[given] * width + column];
       continue;
     }
     for (int64_t type = view.first_type; type < view.edge_types_count; ++type) {
+      if (slot[type] < 0) continue;  // of weight zero, or from a sender that is absent
       const float weight = weight_of(view, first_edge + i, type);
-      if (weight != 0.0f) value += static_cast<T>(weight) * projection[slot[type] * width + column];
+      value += static_cast<T>(weight) * projection[slot[type] * width + column];
     }
   }
   sums[index] = rectify && value < T(0) ? T(0) : value;  // a NaN passes
@@ -160,12 +170,15 @@ __global__ void spread_to_projections_kernel(int64_t elements, HeatBathView view
 }  // namespace
 
 template <typename T>
-void heat_bath_keys(const HeatBathView& view, int64_t replicas, const T* cotangent, uint16_t* edge_keys,
-                    uint16_t* projection_keys, uint16_t* node_keys, uint16_t* row_keys, const Execution& execution) {
-  launch_elements("message_keys", message_keys<T>, view.range.edges * view.classes, execution, view, replicas,
-                  cotangent, edge_keys, projection_keys);
-  launch_elements("receiver_keys", receiver_keys<T>, view.range.nodes, execution, view, replicas, cotangent, node_keys);
-  launch_elements("row_keys", row_keys_kernel<T>, replicas * view.rows, execution, view, cotangent, row_keys);
+void heat_bath_keys(const HeatBathView& view, int64_t first_transition, int64_t replicas, const T* cotangent,
+                    uint16_t* edge_keys, uint16_t* projection_keys, uint16_t* node_keys, uint16_t* row_keys,
+                    const Execution& execution) {
+  launch_elements("message_keys", message_keys<T>, view.range.edges * view.classes, execution, view, first_transition,
+                  replicas, cotangent, edge_keys, projection_keys);
+  launch_elements("receiver_keys", receiver_keys<T>, view.range.nodes, execution, view, first_transition, replicas,
+                  cotangent, node_keys);
+  launch_elements("row_keys", row_keys_kernel<T>, replicas * view.rows, execution, view, first_transition, cotangent,
+                  row_keys);
 }
 
 void find_nodes_of_rows(const HeatBathView& view, int64_t nodes, int64_t* node_of_row, const Execution& execution) {
@@ -195,8 +208,8 @@ void spread_to_projections(const HeatBathView& view, const SlotView& rows, const
 }
 
 #define NRI_INSTANTIATE(T)                                                                                             \
-  template void heat_bath_keys(const HeatBathView&, int64_t, const T*, uint16_t*, uint16_t*, uint16_t*, uint16_t*,     \
-                               const Execution&);                                                                      \
+  template void heat_bath_keys(const HeatBathView&, int64_t, int64_t, const T*, uint16_t*, uint16_t*, uint16_t*,       \
+                               uint16_t*, const Execution&);                                                           \
   template void sum_projections(const HeatBathView&, const SlotView&, const SlotView&, const SlotView&, int64_t, bool, \
                                 const T*, const T*, T*, const Execution&);                                             \
   template void spread_to_bases(const HeatBathView&, const SlotView&, const SlotView&, int64_t, const T*, T*,          \

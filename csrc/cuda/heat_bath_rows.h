@@ -11,6 +11,10 @@ namespace nri::cuda {
 
 struct HeatBathView {
   SystemRange range;
+  const uint8_t* present;  // the caller's, or null
+  int64_t frames;          // recorded steps
+  int64_t transitions;     // a system's
+  const int64_t* start;    // [B, transitions] the caller's
   HeatBathRows kind;
   int64_t edge_types_count;
   int64_t first_type;
@@ -25,11 +29,24 @@ struct HeatBathView {
   const int64_t* node_of_row;  // [rows] global
 };
 
-// Keys of all replicas. Where a cotangent is given, rows whose own is zero are skipped, and so are messages and
-// receivers that only such rows use: what is in them must not touch the gradient.
+// Whether a node is there before a transition, and whether its prediction is compared.   node: global
+__device__ inline bool takes_part(const HeatBathView& view, int64_t node, int64_t transition, int64_t later = 0) {
+  if (view.present == nullptr) return true;
+  const int64_t system = view.range.system_of_node[node - view.range.first_node];
+  const int64_t frame = view.start[system * view.transitions + transition] + later;
+  return view.present[flag_place(view.range, view.frames, system, frame, node)] != 0;
+}
+__device__ inline bool is_compared(const HeatBathView& view, int64_t node, int64_t transition) {
+  return takes_part(view, node, transition) && takes_part(view, node, transition, 1);
+}
+
+// Keys of all replicas, which are transitions first_transition and following: rows of who is not compared are skipped,
+// and messages of senders that are absent. Where a cotangent is given, rows whose own is zero are skipped, and so are
+// messages and receivers that only such rows use: what is in them must not touch the gradient.
 template <typename T>
-void heat_bath_keys(const HeatBathView& view, int64_t replicas, const T* cotangent, uint16_t* edge_keys,
-                    uint16_t* projection_keys, uint16_t* node_keys, uint16_t* row_keys, const Execution& execution);
+void heat_bath_keys(const HeatBathView& view, int64_t first_transition, int64_t replicas, const T* cotangent,
+                    uint16_t* edge_keys, uint16_t* projection_keys, uint16_t* node_keys, uint16_t* row_keys,
+                    const Execution& execution);
 
 void find_nodes_of_rows(const HeatBathView& view, int64_t nodes, int64_t* node_of_row, const Execution& execution);
 

@@ -4,8 +4,12 @@ namespace nri::cuda {
 namespace {
 
 template <typename T>
-__device__ inline bool skipped(const TypeSource<T>& types, const SystemRange& range, int64_t node) {
-  return types.cotangent != nullptr && types.cotangent[range.system_of_node[node - range.first_node]] == T(0);
+__device__ inline bool skipped(const TypeSource<T>& types, const SystemRange& range, int64_t pair, int64_t node) {
+  const int64_t system = range.system_of_node[node - range.first_node];
+  if (types.cotangent != nullptr && types.cotangent[system] == T(0)) return true;
+  if (types.present == nullptr) return false;
+  const int64_t start = pair / types.structures * types.length;
+  return types.present[flag_place(range, types.frames, system, start, node)] == 0;
 }
 
 template <typename T>
@@ -13,9 +17,10 @@ __global__ void edge_keys(int64_t rows, SystemRange range, TypeSource<T> types, 
   const int64_t row = global_index();
   if (row >= rows) return;
   const int64_t edge = range.first_edge + row % range.edges;
-  const int64_t structure = (types.first_pair + row / range.edges) % types.structures;
-  const int64_t type = types.edge_types[structure * types.all_edges + edge];
-  const bool idle = type < first_type || skipped(types, range, range.receiver[edge]);
+  const int64_t pair = types.first_pair + row / range.edges;
+  const int64_t type = types.edge_types[pair % types.structures * types.all_edges + edge];
+  const bool idle = type < first_type || skipped(types, range, pair, range.receiver[edge]) ||
+                    (types.present != nullptr && skipped(types, range, pair, range.sender[edge]));
   keys[row] = idle ? kSkipRow : static_cast<uint16_t>(type - first_type);
 }
 
@@ -25,7 +30,7 @@ __global__ void node_keys(int64_t rows, SystemRange range, TypeSource<T> types, 
   if (row >= rows) return;
   const int64_t node = range.first_node + row % range.nodes;
   const uint16_t type = types.node_types == nullptr ? uint16_t{0} : types.node_types[node];
-  keys[row] = skipped(types, range, node) ? kSkipRow : type;
+  keys[row] = skipped(types, range, types.first_pair + row / range.nodes, node) ? kSkipRow : type;
 }
 
 // input [slots, 2 D]: the sender's state, then the receiver's.
@@ -70,12 +75,14 @@ __global__ void node_inputs(int64_t elements, SlotView slots, SystemRange range,
 }
 
 template <typename T>
-__global__ void advance_states(int64_t elements, SlotView slots, int64_t features, const T* x, const T* change,
-                               T* next) {
+__global__ void advance_states(int64_t elements, SlotView slots, SystemRange range, int64_t features,
+                               const T* step_scale, const T* x, const T* change, T* next) {
   const int64_t index = global_index();
   if (index >= elements) return;
-  const int64_t slot = slots.slot_of_row[index / features];
-  next[index] = slot < 0 ? x[index] : x[index] + change[slot * features + index % features];
+  const int64_t row = index / features;
+  const int64_t slot = slots.slot_of_row[row];
+  const T scale = step_scale_of(step_scale, range.system_of_node[row % range.nodes]);
+  next[index] = slot < 0 ? x[index] : x[index] + scale * change[slot * features + index % features];
 }
 
 }  // namespace
@@ -159,9 +166,9 @@ void MessagePassing<T>::forward(const T* x, const Activations<T>& activations) c
 }
 
 template <typename T>
-void MessagePassing<T>::advance(const T* x, const Activations<T>& activations, T* next) const {
+void MessagePassing<T>::advance(const T* step_scale, const T* x, const Activations<T>& activations, T* next) const {
   launch_elements("advance_states", advance_states<T>, node_slots().rows * library_.features, execution_, node_slots(),
-                  library_.features, x, activations.node.back(), next);
+                  range_, library_.features, step_scale, x, activations.node.back(), next);
 }
 
 template class MessagePassing<float>;

@@ -19,6 +19,11 @@ struct TypeSource {
   int64_t first_pair;
   const uint8_t* node_types;  // [V], or null: all zero
   const T* cotangent;         // [B]: systems with zero are skipped; null: none is
+  // Who takes part: flags laid out as TrajectoryView::present, `frames` of them an entity, of which the frame that a
+  // pair starts from counts. Null: everybody.
+  const uint8_t* present;
+  int64_t frames;
+  int64_t length;  // frames from one start to the next
 };
 
 // Activations of one step, in slot order: edge[0] holds the modules' input, edge[i] the output of layer i - 1.
@@ -45,8 +50,8 @@ class MessagePassing {
   // Fills the activations from the states x [replicas, nodes, D]; the last node activation is the change of the state.
   void forward(const T* x, const Activations<T>& activations) const;
 
-  // next = x + change for the assigned replicas; next may be x.
-  void advance(const T* x, const Activations<T>& activations, T* next) const;
+  // next = x + step_scale * change for the assigned replicas; next may be x. step_scale: [B] or null.
+  void advance(const T* step_scale, const T* x, const Activations<T>& activations, T* next) const;
 
   const SlotView& edge_slots() const { return edge_rows_.view(); }
   const SlotView& node_slots() const { return node_rows_.view(); }

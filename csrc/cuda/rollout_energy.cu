@@ -1,3 +1,5 @@
+#include <limits>
+
 #include "cuda/chunks.h"
 #include "cuda/message_passing.h"
 #include "cuda/rollout_states.h"
@@ -19,12 +21,12 @@ int64_t chunk_bytes(const LibraryView<T>& library, const GraphView& graph, int64
 
 template <typename T>
 __global__ void copy_states(int64_t elements, SystemRange range, int64_t frames, int64_t frame, int64_t features,
-                            const T* x, T* states) {
+                            const uint8_t* present, T absent, const T* x, T* states) {
   const int64_t index = global_index();
   if (index >= elements) return;
   const int64_t node = index / features;
   states[state_place(range, frames, features, range.system_of_node[node], frame, range.first_node + node) +
-         index % features] = x[index];
+         index % features] = is_present(present, range.first_node + node) ? x[index] : absent;
 }
 
 template <typename T>
@@ -33,6 +35,8 @@ void rollout_energy_impl(const RolloutProblem<T>& problem, int64_t structures, c
   const GraphView& graph = problem.graph;
   if (structures == 0) return;
   const Segments segments(problem.trajectories.steps, problem.rollout, structures);
+  const TrajectoryView<T>& trajectories = problem.trajectories;
+  const Buffer<int64_t> compared = compared_predictions(problem, execution);
   const auto bytes = [&](const SystemChunk& chunk) {
     return chunk_bytes(problem.library, graph, segments.pairs(), chunk);
   };
@@ -52,15 +56,17 @@ void rollout_energy_impl(const RolloutProblem<T>& problem, int64_t structures, c
         const int64_t active = segments.active(pair, pairs, r);
         if (active == 0) break;
         if (active != assigned) {
-          step.assign({edge_types, structures, graph.edges, pair, problem.node_types, nullptr}, active);
+          step.assign({edge_types, structures, graph.edges, pair, problem.node_types, nullptr, trajectories.present,
+                       segments.frames, segments.length},
+                      active);
           assigned = active;
         }
         step.forward(x.data(), activations);
-        step.advance(x.data(), activations, x.data());
+        step.advance(trajectories.step_scale, x.data(), activations, x.data());
         add_errors(problem, range, segments, pair, active, r, x.data(), sums.data(), range.systems, execution);
       }
     }
-    mean_errors(problem, range, segments, sums.data(), range.systems, energy, execution);
+    mean_errors(problem, range, segments, compared.data(), sums.data(), range.systems, energy, execution);
   });
 }
 
@@ -75,14 +81,14 @@ void forecast_impl(const ForecastProblem<T>& problem, T* states, const Execution
     MessagePassing<T> step(problem.library, range, {0, range.edges}, {0, range.nodes}, 1, execution);
     const Activations<T> activations = step.activations(false);
     const Buffer<T> x(range.nodes * features, execution);
-    step.assign({problem.edge_types, 1, graph.edges, 0, problem.node_types, nullptr}, 1);
+    step.assign({problem.edge_types, 1, graph.edges, 0, problem.node_types, nullptr, problem.present, 1, 1}, 1);
     const T* current = problem.initial + range.first_node * features;
     for (int64_t r = 0; r < problem.horizon; ++r) {
       step.forward(current, activations);
-      step.advance(current, activations, x.data());
+      step.advance(problem.step_scale, current, activations, x.data());
       current = x.data();
       launch_elements("copy_states", copy_states<T>, range.nodes * features, execution, range, problem.horizon, r,
-                      features, current, states);
+                      features, problem.present, std::numeric_limits<T>::quiet_NaN(), current, states);
     }
   });
 }

@@ -9,8 +9,9 @@ namespace {
 
 template <typename T>
 struct Outputs {
-  double* error_sums;  // [segments, B], or null
-  T* state_gradient;   // or null
+  const int64_t* compared;  // [B] predictions of each system that are compared
+  double* error_sums;       // [segments, B], or null
+  T* state_gradient;        // or null
 };
 
 // Backpropagation through time for one chunk. States are kept for every step, activations are computed again.
@@ -49,7 +50,7 @@ class ChunkGradient {
     for (int64_t r = 0; r < steps_; ++r) {
       const int64_t active = assign(r, all_systems);
       step_.forward(state(r), activations_);
-      step_.advance(state(r), activations_, state(r + 1));
+      step_.advance(problem_.trajectories.step_scale, state(r), activations_, state(r + 1));
       if (!all_systems) continue;
       add_errors(problem_, range_, segments_, first_, active, r, state(r + 1), outputs.error_sums + range_.first_system,
                  problem_.graph.systems, execution_);
@@ -59,8 +60,8 @@ class ChunkGradient {
       const int64_t active = assign(r, false);
       const int64_t features = problem_.library.features;
       launch_elements("add_error_slopes", add_error_slopes<T>, active * range_.nodes, execution_, range_, segments_,
-                      problem_.error, problem_.observed, features, first_, r, problem_.trajectories.states, cotangent_,
-                      state(r + 1), cotangents_.data(), outputs.state_gradient);
+                      problem_.error, problem_.trajectories, problem_.observed, outputs.compared, features, first_, r,
+                      cotangent_, state(r + 1), cotangents_.data(), outputs.state_gradient);
       step_.forward(state(r), activations_);
       backward(active, group_sums, parameters);
     }
@@ -113,7 +114,8 @@ class ChunkGradient {
     const int64_t active = segments_.active(first_, replicas_, r);
     if (active != assigned_ || all_systems != assigned_all_) {
       step_.assign(
-          {edge_types_, 1, problem_.graph.edges, first_, problem_.node_types, all_systems ? nullptr : cotangent_},
+          {edge_types_, 1, problem_.graph.edges, first_, problem_.node_types, all_systems ? nullptr : cotangent_,
+           problem_.trajectories.present, segments_.frames, segments_.length},
           active);
       assigned_ = active;
       assigned_all_ = all_systems;
@@ -130,7 +132,7 @@ class ChunkGradient {
     const int64_t elements = active * range_.nodes * features;
     Cotangents<T> work{scratch_[0].data(), scratch_[1].data()};
     launch_elements("node_output_cotangents", node_output_cotangents<T>, nodes.slots * features, execution_, nodes,
-                    features, cotangents_.data(), work.current);
+                    range_, features, problem_.trajectories.step_scale, cotangents_.data(), work.current);
     backward_layers(nodes, step_.node_layers(), 0, InputCotangent::plain, problem_.library.parameters,
                     activations_.node, work, group_sums, parameters, execution_);
     launch_elements("add_node_inputs", add_node_inputs<T>, elements, execution_, nodes, features, message, work.current,
@@ -175,6 +177,7 @@ void rollout_gradient_impl(const RolloutProblem<T>& problem, const uint8_t* edge
     if (state_gradient != nullptr) {
       fill_zero(state_gradient, segments.frames * graph.nodes * problem.library.features, execution);
     }
+    const Buffer<int64_t> compared = compared_predictions(problem, execution);
     const Buffer<double> error_sums(energy == nullptr ? 0 : segments.count * graph.systems, execution);
     error_sums.fill(0);
     const auto rows = [&](int64_t system) {
@@ -188,7 +191,7 @@ void rollout_gradient_impl(const RolloutProblem<T>& problem, const uint8_t* edge
         [&](const Chunk& chunk, const Unit& span) {
           ChunkGradient<T> work(problem, segments, edge_types, cotangent, chunk, span, execution);
           const Buffer<T> group_sums = gradient.group_sums(work.groups());
-          work.run({error_sums.data(), state_gradient}, group_sums.data(), gradient.parameters());
+          work.run({compared.data(), error_sums.data(), state_gradient}, group_sums.data(), gradient.parameters());
           gradient.add(group_sums);
         });
     if (energy != nullptr) {
@@ -203,7 +206,7 @@ void rollout_gradient_impl(const RolloutProblem<T>& problem, const uint8_t* edge
                             graph.sender,
                             graph.receiver,
                             nullptr};
-      mean_errors(problem, all, segments, error_sums.data(), graph.systems, energy, execution);
+      mean_errors(problem, all, segments, compared.data(), error_sums.data(), graph.systems, energy, execution);
     }
   }
   gradient.write(parameter_gradient);

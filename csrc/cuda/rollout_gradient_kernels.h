@@ -12,36 +12,43 @@ namespace nri::cuda {
 // compared with get the opposite.
 template <typename T>
 __global__ void add_error_slopes(int64_t rows, SystemRange range, Segments segments, ErrorView<T> error,
-                                 const uint8_t* observed, int64_t features, int64_t first_pair, int64_t step,
-                                 const T* states, const T* cotangent, const T* x, T* cotangents, T* state_gradient) {
+                                 TrajectoryView<T> trajectories, const uint8_t* observed, const int64_t* compared,
+                                 int64_t features, int64_t first_pair, int64_t step, const T* cotangent, const T* x,
+                                 T* cotangents, T* state_gradient) {
   const int64_t row = global_index();
   if (row >= rows) return;
   const int64_t node = row % range.nodes;
   const int64_t system = range.system_of_node[node];
   if (cotangent[system] == T(0)) return;
-  if (observed != nullptr && observed[range.first_node + node] == 0) return;
-  const int64_t frame = (first_pair + row / range.nodes) * segments.length + step + 1;
+  const int64_t start = (first_pair + row / range.nodes) * segments.length;
+  const int64_t frame = start + step + 1;
+  if (!is_compared(range, trajectories, observed, system, start, frame, range.first_node + node)) return;
   const int64_t place = state_place(range, segments.frames, features, system, frame, range.first_node + node);
   const T* predicted = x + row * features;
-  const int64_t entities = count_observed(observed, range.node_offset[system], range.node_offset[system + 1]);
-  const double e = weighted_square(error, predicted, states + place, features);
-  const double scale = static_cast<double>(cotangent[system]) * transition_error_slope(error, e) /
-                       static_cast<double>((segments.frames - 1) * entities);
+  const T* recorded = trajectories.states + place;
+  const double e = weighted_square(error, predicted, recorded, features);
+  const double scale =
+      static_cast<double>(cotangent[system]) * transition_error_slope(error, e) / static_cast<double>(compared[system]);
   for (int64_t d = 0; d < features; ++d) {
-    const T slope = static_cast<T>(scale * weighted_square_slope(error, predicted, states + place, features, d));
+    const T slope = static_cast<T>(scale * weighted_square_slope(error, predicted, recorded, features, d));
     cotangents[row * features + d] += slope;
     if (state_gradient != nullptr) state_gradient[place + d] -= slope;
   }
 }
 
-// The cotangent of the node modules' output is that of the next state.   output [node slots, D]
+// The cotangent of the node modules' output is step_scale times that of the next state.   output [node slots, D]
 template <typename T>
-__global__ void node_output_cotangents(int64_t elements, SlotView slots, int64_t features, const T* cotangents,
-                                       T* output) {
+__global__ void node_output_cotangents(int64_t elements, SlotView slots, SystemRange range, int64_t features,
+                                       const T* step_scale, const T* cotangents, T* output) {
   const int64_t index = global_index();
   if (index >= elements) return;
   const int64_t row = slots.row[index / features];
-  output[index] = row < 0 ? T(0) : cotangents[row * features + index % features];
+  if (row < 0) {
+    output[index] = T(0);
+    return;
+  }
+  const T scale = step_scale_of(step_scale, range.system_of_node[row % range.nodes]);
+  output[index] = scale * cotangents[row * features + index % features];
 }
 
 // cotangents += what reaches the state through the node modules' input, which is [node slots, message + D].

@@ -41,12 +41,23 @@ class SystemRangeHolder {
   SystemRange view_;
 };
 
+// Place of a node's flag in arrays laid out as TrajectoryView::present.   node: global
+__device__ inline int64_t flag_place(const SystemRange& range, int64_t frames, int64_t system, int64_t frame,
+                                     int64_t node) {
+  const int64_t begin = range.node_offset[system];
+  const int64_t entities = range.node_offset[system + 1] - begin;
+  return frames * begin + frame * entities + (node - begin);
+}
+
 // Address of a node's state in arrays laid out as TrajectoryView::states.   node: global
 __device__ inline int64_t state_place(const SystemRange& range, int64_t frames, int64_t features, int64_t system,
                                       int64_t frame, int64_t node) {
-  const int64_t begin = range.node_offset[system];
-  const int64_t entities = range.node_offset[system + 1] - begin;
-  return (frames * begin + frame * entities + (node - begin)) * features;
+  return flag_place(range, frames, system, frame, node) * features;
+}
+
+template <typename T>
+__device__ inline T step_scale_of(const T* step_scale, int64_t system) {
+  return step_scale == nullptr ? T(1) : step_scale[system];
 }
 
 }  // namespace nri::cuda

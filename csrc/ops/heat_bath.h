@@ -10,10 +10,12 @@
 //   conditionals: d * K rows; row i * K + k gives the i-th incoming edge the type k and every other edge its type in
 //                 edge_types.
 // A receiver without free incoming edges has one row (blocks); one without incoming edges has none (conditionals).
-// score = mean over the system's chosen transitions of the error of v's prediction (common/views.h). The one-step
-// energy of a structure is the mean over receivers of their scores.
+// score = mean over those of the system's chosen transitions in which v's prediction is compared (common/views.h) of
+// its error; 0 where there is none. The one-step energy of a structure is the mean over receivers of their scores, each
+// weighing as many as it has compared transitions.
 //
-// Determinism: a receiver's scores depend on its own system only, to the bit.
+// Determinism: a receiver's scores depend on its own system only, to the bit: they are those of the system without the
+// entities that are absent throughout, whose edges' types make no difference.
 // Aliasing: none allowed. Empty input returns at once.
 #pragma once
 

@@ -1,7 +1,7 @@
 // Gradient of sum over b of cotangent[b] * energy[b] (energy of ops/rollout_energy.h, one structure) in the modules'
 // parameters and in the recorded states. A recorded state counts in both of its roles: as the start of a roll-out and
 // as the value that predictions are compared with. Frame 0 is only ever a start. Unobserved entities' recorded states
-// are starts only: their gradient is zero in every frame that no roll-out starts from.
+// are starts only: their gradient is zero in every frame that no roll-out starts from. That of an absent state is zero.
 //
 // Determinism: the parameter gradient is a sum over systems in an order fixed by the batch alone, never by the number
 // of threads; a system's state gradient depends on that system only. Systems with a zero cotangent are skipped.

@@ -33,9 +33,12 @@ class Systems:
     name: str = ""
     """What to call the data set: train_NAME.npz. Several data sets can share a folder."""
     window: Annotated[int | None, optional("STEPS", "a recording is one system")] = None
-    """Cut recordings into systems of so many steps, of the entities that are there throughout."""
+    """Cut recordings into systems of so many steps."""
     stride: Annotated[int | None, optional("STEPS", "as --window: windows do not overlap")] = None
     """Steps from the start of one window to that of the next."""
+    min_presence: float = 0.2
+    """Share of a window's steps that an entity must be there to be in its system, and at two steps in succession in any
+    case. 1: only who is there throughout."""
     every: int = 1
     """Keep every so many-th step only."""
     velocities: Literal["central", "backward", "none"] = "central"
@@ -58,7 +61,7 @@ class Systems:
         """Converts and says what was written."""
         from nri_fast.readers.convert import Cut, convert
 
-        cut = Cut(self.window, self.stride, self.every, self.velocities)
+        cut = Cut(self.window, self.stride, self.every, self.velocities, self.min_presence)
         with self.open() as source:
             done = convert(
                 source, self.out, cut, self.valid, self.test, self.seed, self.split, self.name, progress=True
@@ -281,8 +284,9 @@ class Convert:
 
 EXAMPLES: dict[type, str] = {
     Convert: """
-Recordings of one length without holes become one system each. Anything else is cut into windows: --window 50 makes
-systems of 50 steps, each of the entities that are there throughout. `nri-fast convert SOURCE --help` tells the rest.
+Recordings become one system each, whatever their lengths and holes; long ones are better cut into windows: --window 50
+makes systems of 50 steps, each of the entities that are there for long enough. `nri-fast convert SOURCE --help` tells
+the rest.
 
 examples:
   nri-fast convert csv ants.csv --system colony --entity ant --step t --features x y --window 50 --test 0.2 --out data

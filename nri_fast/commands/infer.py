@@ -109,6 +109,8 @@ def write_graphs(
         arrays["systems"] = systems
     if data.sizes is not None:
         arrays["sizes"] = data.sizes
+    if data.present is not None:
+        arrays["present"] = data.present
     plain = {name: array.numpy() for name, array in arrays.items()}
     if data.origin is not None:
         plain |= {key: array for key, array in data.origin.arrays().items() if key != "notes"}

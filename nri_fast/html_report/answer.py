@@ -64,7 +64,7 @@ def _tiles(material: Material) -> str:
 def _nodes(material: Material) -> str:
     if material.run.settings.node_types < 2:
         return ""
-    there = material.data.present
+    there = material.data.members
     kinds = material.found.node_types[there].numpy()
     sure = material.found.node_probability.max(-1).values[there].numpy()
     rows = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 
@@ -70,11 +69,13 @@ def _paths(material: Material, horizon: int) -> str:
     found = material.found.select(first, some.entities)
     start = max(0, some.steps - 1 - horizon)
     predicted = forecast(material.run, some, found, horizon, start)
-    finite = torch.isfinite(predicted)
+    nothing = torch.tensor(torch.nan, dtype=torch.float64)
+    shown = torch.isfinite(predicted) & some.there[:, start, None, :, None]
+    recorded = torch.where(some.there[..., None], some.states, nothing)
+    titles = [material.system_name(s) for s in range(count)]
     figure = plot.trajectories(
-        some.states, torch.where(finite, predicted, np.nan), start, some.feature_names,
-        titles=[material.system_name(s) for s in range(count)], sizes=some.sizes,
-    )  # fmt: skip
+        recorded, torch.where(shown, predicted, nothing), start, some.feature_names, titles=titles, sizes=some.sizes
+    )
     alt = f"Recorded paths of {count} systems, and over them the forecast of {horizon} steps from step {start} on"
     caption = f"The forecast starts from the state at step {start}, and sees nothing after it."
     return inline(figure, "paths", alt, caption, broad=True)

@@ -95,7 +95,7 @@ def _system(material: Material, s: int, kept: list[int], numbers: int, unsure: b
         "name": material.system_name(s) + (", among the least sure" if unsure else ""),
         "entities": _entities(material, s),
         "moments": list(moments),
-        "states": _rounded(states),
+        "states": _rounded(states, material.data.there[s, list(moments), :n].numpy()),
         "edges": columns,
         "edgesLeftOut": n * (n - 1) - len(pairs),
     }
@@ -117,11 +117,13 @@ def _wrong(material: Material, s: int, n: int) -> Array | None:
     return np.asarray(named != material.data.edges[s, :n, :n].numpy())
 
 
-def _rounded(states: Array) -> list[Any]:
-    """[features][entities][steps], finer than a picture shows."""
+def _rounded(states: Array, there: Array) -> list[Any]:
+    """[features][entities][steps], finer than a picture shows; None where an entity is absent."""
     spread = float(np.ptp(states.reshape(-1, states.shape[-1]), axis=0).max()) or 1.0
     digits = max(0, 4 - int(np.floor(np.log10(spread))))
-    return np.round(states.transpose(2, 1, 0), digits).tolist()
+    rounded = np.round(states.transpose(2, 1, 0), digits).astype(object)
+    rounded[:, ~there.T] = None
+    return rounded.tolist()
 
 
 _TURN = '<label>Turn <input type="range" id="turn" min="0" max="360" value="30"></label>'

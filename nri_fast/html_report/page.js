@@ -24,6 +24,7 @@
   // Across and up: x and y; in space seen from the side, turned about the axis y.
   function seen(k, t) {
     const states = system.states;
+    if (states[0][k][t] === null) return null;  // absent
     if (!SPATIAL) return [states[0][k][t], states[1][k][t]];
     const angle = (Number(at("turn").value) * Math.PI) / 180;
     const x = states[0][k][t] - system.middle[0], z = states[2][k][t] - system.middle[2];
@@ -32,7 +33,7 @@
 
   function extent(values) {
     let low = Infinity, high = -Infinity;
-    for (const row of values) for (const value of row) { low = Math.min(low, value); high = Math.max(high, value); }
+    for (const row of values) for (const value of row) if (value !== null) { low = Math.min(low, value); high = Math.max(high, value); }
     return [low, high];
   }
 
@@ -40,11 +41,14 @@
   function fitted() {
     const count = system.entities.length, moments = system.moments.length, all = [[], []];
     for (let k = 0; k < count; k++) {
-      for (let t = 0; t < moments; t++) { const p = seen(k, t); all[0].push(p[0]); all[1].push(p[1]); }
+      for (let t = 0; t < moments; t++) {
+        const p = seen(k, t);
+        if (p) { all[0].push(p[0]); all[1].push(p[1]); }
+      }
     }
     const [left, right] = extent([all[0]]), [low, high] = extent([all[1]]);
     const scale = Math.min((WIDTH - 2 * MARGIN) / (right - left || 1), (HEIGHT - 2 * MARGIN) / (high - low || 1));
-    return (p) => [WIDTH / 2 + scale * (p[0] - (left + right) / 2), HEIGHT / 2 - scale * (p[1] - (low + high) / 2)];
+    return (p) => p && [WIDTH / 2 + scale * (p[0] - (left + right) / 2), HEIGHT / 2 - scale * (p[1] - (low + high) / 2)];
   }
 
   // Drawing -------------------------------------------------------------------------------------------------------
@@ -78,23 +82,31 @@
     return svg;
   }
 
+  // A line through points, broken where one is missing.
+  function drawn(points) {
+    return points.map((p, t) => p ? `${t && points[t - 1] ? "L" : "M"}${p[0].toFixed(1)} ${p[1].toFixed(1)}` : "").join("");
+  }
+
   function draw() {
     const count = system.entities.length, kept = edgesShown(), parts = [];
     let places;
     if (data.plane) {
       const fit = fitted(), moments = system.moments.length;
       for (let k = 0; k < count; k++) {
-        const path = [];
-        for (let t = 0; t < moments; t++) path.push(fit(seen(k, t)).map((v) => v.toFixed(1)).join(" "));
-        const line = (points, width, opacity) => `<polyline points="${points.join(",")}" fill="none" ` +
+        const path = Array.from({length: moments}, (_, t) => fit(seen(k, t)));
+        const line = (points, width, opacity) => `<path d="${drawn(points)}" fill="none" ` +
           `stroke="var(--faint)" stroke-width="${width}" opacity="${opacity}" stroke-linejoin="round"/>`;
         parts.push(line(path, 1.2, 0.6), line(path.slice(0, step + 1), 4, 0.4));
       }
       places = system.entities.map((_, k) => fit(seen(k, step)));
     } else places = system.entities.map((_, k) => onCircle(k, count));
-    for (const k of kept) parts.push(arrow(k, places, kept.length > 40));
+    for (const k of kept) {
+      if (places[system.edges.from[k]] && places[system.edges.to[k]]) parts.push(arrow(k, places, kept.length > 40));
+    }
     const named = count <= 16;
-    places.forEach(([x, y], k) => {
+    places.forEach((place, k) => {
+      if (!place) return;
+      const [x, y] = place;
       const name = escaped(system.entities[k]);
       parts.push(`<circle cx="${x.toFixed(1)}" cy="${y.toFixed(1)}" r="${named ? 7 : 4.5}" fill="${data.plane ? "var(--ink)" : entityColour(k)}" ` +
         `stroke="var(--paper)" stroke-width="1.5"><title>${name}</title></circle>`);
@@ -113,8 +125,8 @@
     const rows = system.states[Number(at("feature").value) || 0], moments = system.moments.length;
     const [low, high] = extent(rows), last = Math.max(1, moments - 1);
     const x = (t) => 46 + (560 * t) / last, y = (v) => 168 - (150 * (v - low)) / (high - low || 1);
-    const parts = rows.map((row, k) => `<polyline points="${row.map((v, t) => x(t).toFixed(1) + " " + y(v).toFixed(1)).join(",")}" ` +
-      `fill="none" stroke="${entityColour(k)}" stroke-width="1.6"><title>${escaped(system.entities[k])}</title></polyline>`);
+    const parts = rows.map((row, k) => `<path d="${drawn(row.map((v, t) => v === null ? null : [x(t), y(v)]))}" ` +
+      `fill="none" stroke="${entityColour(k)}" stroke-width="1.6"><title>${escaped(system.entities[k])}</title></path>`);
     parts.push(`<path d="M${x(step).toFixed(1)} 14V172" stroke="var(--ink)" stroke-width="1.2" stroke-dasharray="3 3"/>`);
     parts.push(`<text class="axis" x="4" y="22">${high.toPrecision(3)}</text><text class="axis" x="4" y="172">${low.toPrecision(3)}</text>`);
     parts.push(`<text class="axis" x="46" y="192">step ${system.moments[0]}</text>`);

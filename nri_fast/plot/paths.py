@@ -98,7 +98,7 @@ def trajectories(
 def _frame(axes: Axes, recorded: Array, first: int | None, second: int) -> None:
     """Shows where the recorded paths run, however far off a forecast wanders; a plane is shown as a square."""
     shown = [second] if first is None else [first, second]
-    low, high = (extreme(recorded, axis=(0, 1))[shown] for extreme in (np.min, np.max))
+    low, high = (extreme(recorded, axis=(0, 1))[shown] for extreme in (np.nanmin, np.nanmax))
     half = 0.58 * max(float((high - low).max()), 1e-9)
     centre = (low + high) / 2
     axes.set_ylim(centre[-1] - half, centre[-1] + half)

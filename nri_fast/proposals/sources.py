@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nri_fast import ops
 from nri_fast.energies import LARGEST_BLOCK, all_transitions, largest_block
-from nri_fast.heat_bath_rows import HeatBathRows, likelihood_units
+from nri_fast.heat_bath_rows import HeatBathRows, compared_share, likelihood_units
 from nri_fast.modules import ModuleLibrary
 from nri_fast.proposals.imitation import Imitation, fresh_weights
 from nri_fast.proposals.network import ProposalNetwork, Table
@@ -106,7 +106,7 @@ def heat_bath_table(
     start = all_transitions(batch.graph, steps)
     if largest_block(batch.graph, library.edge_types) <= LARGEST_BLOCK:
         rows = HeatBathRows(library, batch, steps, start, error)
-        scores = rows.scores(parameters)
+        scores = rows.evidence(rows.scores(parameters))
         if factor is None:
             weights = rows.responsibilities(rows.in_likelihood_units(scores), 1.0)
         else:
@@ -115,12 +115,20 @@ def heat_bath_table(
     graph, types = batch.graph, library.edge_types
     layout = ops.RowLayout.conditionals(graph, types)
     nodes = node_types if library.node_types > 1 else None
-    problem = ops.HeatBathProblem(library, graph, batch.states, steps, start, layout, error, nodes, edge_types)
+    problem = ops.HeatBathProblem(
+        *(library, graph, batch.states, steps, start, layout, error, nodes, edge_types),
+        present=batch.present,
+        step_scale=batch.step_scale,
+    )
     owner = torch.arange(graph.edges, device=graph.device).repeat_interleave(types)
     offset = torch.arange(graph.edges + 1, device=graph.device) * types
+    share = compared_share(problem)
+    into = None if share is None else share[graph.receiver]
     scores, temperature = problem.scores(parameters), 1.0
+    if into is not None:
+        scores = scores * into[owner]
     if factor is None:
-        scores = likelihood_units(problem, scores, owner, graph.edges)
+        scores = likelihood_units(problem, scores, owner, graph.edges, into)
     else:
         temperature = factor * float(scores.view(-1, types).double().std(-1).nanmean()) + 1e-9
     probabilities = ops.responsibilities(offset, scores, temperature).view(-1, types)
@@ -132,12 +140,8 @@ def step_change_scale(systems: SystemSet) -> Tensor:
     """[D] root mean square of one step's change over all systems, 1 for a feature that never changes."""
     squares = torch.zeros(systems.features, dtype=torch.float64, device=systems.states.device)
     count = 0
-    for ids in torch.arange(len(systems)).split(1024):
-        batch = systems.batch(ids)
-        values = batch.states.double().split([systems.steps * n * systems.features for n in batch.graph.sizes])
-        for n, value in zip(batch.graph.sizes, values, strict=True):
-            change = value.view(systems.steps, n, -1).diff(dim=0).flatten(0, 1)
-            squares += (change**2).sum(0)
-            count += len(change)
+    for change in systems.changes():
+        squares += (change**2).sum(0)
+        count += len(change)
     scale = (squares / count).sqrt()
     return torch.where(scale > 0, scale, torch.ones_like(scale)).to(systems.states.dtype)

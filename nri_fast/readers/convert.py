@@ -18,7 +18,7 @@ from nri_fast.readers.recording import Array, DataError, Recording, Source, ever
 from nri_fast.readers.splits import split_recordings
 from nri_fast.readers.systems_file import SystemsFile
 from nri_fast.readers.velocities import NOTES, Velocities, lacking_velocities, with_velocities
-from nri_fast.readers.windows import check_complete, cut_windows
+from nri_fast.readers.windows import cut_windows
 from nri_fast.trajectory_data import TrajectoryData
 
 
@@ -29,13 +29,16 @@ class Cut:
     Attributes
     ----------
     window : int, optional
-        Steps of a system. None: a recording is one system; all must be of one length and without holes.
+        Steps of a system. None: a recording is one system, whatever its length.
     stride : int, optional
         Steps from one window's start to the next one's; by default `window`, so that windows do not overlap.
     every : int
         Keep every so many-th step.
     velocities : {"central", "backward", "none"}
         How to estimate velocities of positions (x, y, z) that have none.
+    min_presence : float
+        Share of a window's steps that an entity must be there to be one of its system, see
+        :func:`nri_fast.readers.windows.stays`. 1: only who is there throughout.
 
     Raises
     ------
@@ -47,6 +50,7 @@ class Cut:
     stride: int | None = None
     every: int = 1
     velocities: Velocities = "central"
+    min_presence: float = 0.2
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -58,6 +62,8 @@ class Cut:
             raise ValueError(f"every: expected 1 or more, got {self.every}")
         if self.velocities not in ("central", "backward", "none"):
             raise ValueError(f"velocities: expected central, backward or none, got {self.velocities!r}")
+        if not 0 <= self.min_presence <= 1:
+            raise ValueError(f"min_presence: expected a share from 0 to 1, got {self.min_presence}")
 
 
 @dataclass
@@ -115,7 +121,8 @@ def convert(
     Raises
     ------
     DataError
-        A hole, recordings of different lengths, no window long enough: where no window is asked for, or none fits.
+        A recording in which nobody is there at two steps in succession, where no window is asked for; a split without a
+        window that is long enough.
     FileExistsError
         Names the first file that is already there; nothing is written then.
     """
@@ -128,7 +135,7 @@ def convert(
             raise FileExistsError(f"{file}: already there, and nothing is overwritten")
     lacking = lacking_velocities(source.feature_names) if cut.velocities != "none" else []
     names = source.feature_names + tuple(VELOCITY_NAMES[POSITION_NAMES.index(source.feature_names[d])] for d in lacking)
-    length = cut.window if cut.window is not None else _common_length(source, cut, bool(lacking))
+    length = cut.window if cut.window is not None else _longest(source, cut, bool(lacking))
     notes = _notes(source, cut, bool(lacking))
     out.mkdir(parents=True, exist_ok=True)
     aside: dict[Path, Path] = {}
@@ -149,12 +156,12 @@ def convert(
             for which, file in files.items():
                 if not len(systems[which]):
                     raise DataError(
-                        f"{source.where}: expected windows of {length} steps with two entities throughout in the "
-                        f"{which!r} split, found none in {splits.count(which)} recordings; the longest has "
-                        f"{max(r.steps for r in source.recordings)} steps (--window, --every)"
+                        f"{source.where}: expected windows of {length} steps with two entities in the {which!r} split, "
+                        f"found none in {splits.count(which)} recordings; the longest has "
+                        f"{max(r.steps for r in source.recordings)} steps (--window, --every, --min-presence)"
                     )
-                done.lines.append(_described(file, systems[which], length, names))
-                aside[systems[which].write(length, notes)] = file
+                done.lines.append(_described(file, systems[which], names))
+                aside[systems[which].write(notes)] = file
         for part, file in aside.items():
             part.rename(file)
             done.files.append(file)
@@ -203,16 +210,8 @@ def _length(recording: Recording, cut: Cut, estimated: bool) -> int:
     return kept - 1 if estimated and cut.velocities == "backward" else kept
 
 
-def _common_length(source: Source, cut: Cut, estimated: bool) -> int:
-    lengths = [_length(recording, cut, estimated) for recording in source.recordings]
-    shortest, longest = min(lengths), max(lengths)
-    if shortest != longest:
-        short = source.recordings[lengths.index(shortest)].name
-        long = source.recordings[lengths.index(longest)].name
-        raise DataError(
-            f"{source.where}: expected recordings of one length, got {shortest} steps ({short!r}) to {longest} "
-            f"({long!r}); --window STEPS cuts all of them into windows of one length"
-        )
+def _longest(source: Source, cut: Cut, estimated: bool) -> int:
+    longest = max(_length(recording, cut, estimated) for recording in source.recordings)
     if longest < 2:
         raise DataError(f"{source.where}: expected at least 2 steps, got {longest}")
     return longest
@@ -220,8 +219,6 @@ def _common_length(source: Source, cut: Cut, estimated: bool) -> int:
 
 def _pieces(source: Source, recording: Recording, cut: Cut, lacking: list[int]) -> Iterator[Array]:
     pieces = every_kth(_finite(recording, source), cut.every)
-    if cut.window is None:
-        pieces = _complete(pieces, recording, source, cut.every)
     if not lacking:
         return pieces
     return with_velocities(pieces, lacking, recording.time_step * cut.every, cut.velocities)
@@ -252,10 +249,18 @@ def _add(systems: SystemsFile, source: Source, recording: Recording, cut: Cut, l
         systems.add(
             recording.name, late * cut.every, time_step, recording.entities, recording.edges, recording.node_types
         )
+        before, usable = np.zeros(len(recording.entities), dtype=bool), False
         for piece in _after(pieces, late):
+            there = np.concatenate([before[None], ~np.isnan(piece).any(axis=-1)])
+            usable, before = usable or bool((there[1:] & there[:-1]).any()), there[-1]
             systems.append(piece)
+        if not usable:
+            raise DataError(
+                f"{source.where}: recording {recording.name!r}: expected an entity that is there at two steps in "
+                "succession, got none"
+            )
         return
-    for window in cut_windows(_after(pieces, late), cut.window, cut.stride or cut.window):
+    for window in cut_windows(_after(pieces, late), cut.window, cut.stride or cut.window, cut.min_presence):
         kept = window.kept
         everyone = len(kept) == len(recording.entities)
         systems.add(
@@ -267,15 +272,6 @@ def _add(systems: SystemsFile, source: Source, recording: Recording, cut: Cut, l
             None if recording.node_types is None else recording.node_types[kept],
         )
         systems.append(window.states)
-
-
-def _complete(pieces: Iterator[Array], recording: Recording, source: Source, every: int) -> Iterator[Array]:
-    """Refuse a hole before velocities are told from what is around it."""
-    begin = 0
-    for piece in pieces:
-        check_complete(piece, begin, recording, source.where, every)
-        begin += len(piece) * every
-        yield piece
 
 
 def _after(pieces: Iterator[Array], late: int) -> Iterator[Array]:
@@ -290,14 +286,16 @@ def _notes(source: Source, cut: Cut, estimated: bool) -> dict[str, str]:
     if cut.every > 1:
         notes["steps"] = f"every {cut.every}th step of the recordings"
     if cut.window is not None:
-        notes["windows"] = f"{cut.window} steps, one every {cut.stride or cut.window}; entities there throughout"
+        who = f"entities there in {cut.min_presence:.0%} of the steps and at two in succession"
+        notes["windows"] = f"{cut.window} steps, one every {cut.stride or cut.window}; {who}"
     return notes
 
 
-def _described(file: Path, systems: SystemsFile, steps: int, names: tuple[str, ...]) -> str:
-    fewest, most = systems.sizes
-    entities = str(most) if fewest == most else f"{fewest} to {most}"
+def _described(file: Path, systems: SystemsFile, names: tuple[str, ...]) -> str:
+    entities, steps = (str(most) if fewest == most else f"{fewest} to {most}" for fewest, most in systems.ranges)
+    share = systems.share_present
+    holes = "" if share == 1.0 else f", {min(share, 0.999):.1%} of their states there"
     return (
-        f"{file}: {len(systems)} systems of {entities} entities, {steps} steps, from {systems.recordings} recordings, "
-        f"features {', '.join(names)}"
+        f"{file}: {len(systems)} systems of {entities} entities, {steps} steps{holes}, from {systems.recordings} "
+        f"recordings, features {', '.join(names)}"
     )

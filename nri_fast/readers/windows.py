@@ -1,4 +1,4 @@
-"""Systems cut from recordings: windows of one length in which every entity that is kept is there at every step."""
+"""Systems cut from recordings: windows of one length, of the entities that are there for long enough."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nri_fast.readers.recording import Array, DataError, Recording
+from nri_fast.readers.recording import Array
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Window:
     first_step : int
         In steps of its recording.
     states : ndarray, [length, kept entities, features]
+        NaN where an entity is not there.
     kept : ndarray, int64, [kept entities]
         Their places among the recording's entities.
     """
@@ -28,27 +29,22 @@ class Window:
     kept: Array
 
 
-def check_complete(piece: Array, first_step: int, recording: Recording, where: str, every: int = 1) -> None:
-    """Refuse a piece of a recording, which begins with `first_step` and has every so many-th step, if it has a hole.
+def stays(there: Array, least: float) -> Array:
+    """[entities] bool: who is there often enough.
 
-    Raises
-    ------
-    DataError
-        Names recording, entity and step of the first hole.
+    Parameters
+    ----------
+    there : ndarray, bool, [steps, entities]
+    least : float
+        Share of the steps that an entity must be there, 0 to 1. It must be there at two steps in succession in any
+        case: only such can be learned from.
     """
-    missing = np.isnan(piece).any(axis=-1)
-    if not missing.any():
-        return
-    step, entity = (int(k) for k in np.argwhere(missing)[0])
-    raise DataError(
-        f"{where}: recording {recording.name!r}, entity {recording.entities[entity]!r}: nothing at step "
-        f"{recording.step_name(first_step + step * every)} (no row, or an empty cell); expected every entity at "
-        "every step, or --window STEPS, which keeps the entities that are there throughout a window"
-    )
+    often = there.mean(axis=0) >= least
+    return np.asarray(often & (there[1:] & there[:-1]).any(axis=0))
 
 
-def cut_windows(pieces: Iterable[Array], length: int, stride: int) -> Iterator[Window]:
-    """Cut windows from a recording; those with fewer than two entities throughout are left out.
+def cut_windows(pieces: Iterable[Array], length: int, stride: int, least: float = 1.0) -> Iterator[Window]:
+    """Cut windows from a recording; those with fewer than two entities that are there often enough are left out.
 
     Parameters
     ----------
@@ -58,6 +54,8 @@ def cut_windows(pieces: Iterable[Array], length: int, stride: int) -> Iterator[W
         Steps of a window.
     stride : int
         Steps from the start of one window to that of the next.
+    least : float
+        Share of a window's steps that an entity must be there to be kept, see :func:`stays`.
 
     Yields
     ------
@@ -80,7 +78,7 @@ def cut_windows(pieces: Iterable[Array], length: int, stride: int) -> Iterator[W
         everyone = np.arange(buffer.shape[1])
         for w in range(count):
             begin = w * stride
-            kept = everyone if complete else np.flatnonzero(there[begin : begin + length].all(axis=0))
+            kept = everyone if complete else np.flatnonzero(stays(there[begin : begin + length], least))
             if len(kept) < 2:
                 continue
             states = buffer[begin : begin + length]

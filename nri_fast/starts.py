@@ -127,5 +127,5 @@ def error_of_halves(run: Run, data: TrajectoryData, scale_squared: float | None)
         )
     there = data.there[:, middle:]
     told = (there[:, 1:] & there[:, :-1]).flatten(1).any(1).to(energy.device)  # something is compared in them
-    mean = float(energy[told].double().mean())
+    mean = float(energy[0, told].double().mean())
     return mean if math.isfinite(mean) else math.inf

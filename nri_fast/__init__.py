@@ -9,6 +9,7 @@ __all__ = [
     "CheckpointError",
     "DivergedError",
     "Inference",
+    "Influence",
     "MegaGraph",
     "ModuleLibrary",
     "Normalisation",
@@ -18,6 +19,7 @@ __all__ = [
     "SystemSet",
     "TrajectoryData",
     "Unseen",
+    "doubts",
     "evaluate",
     "find_unseen",
     "forecast",
@@ -26,7 +28,9 @@ __all__ = [
     "heat_bath_scores",
     "hide",
     "hold_out",
+    "html_report",
     "infer",
+    "influence",
     "load_trajectories",
     "rollout_energy",
     "save_trajectories",
@@ -37,6 +41,7 @@ __all__ = [
     "to_networkx",
     "to_pyg",
     "train",
+    "train_starts",
 ]
 
 try:
@@ -55,11 +60,14 @@ except ImportError as error:
 else:
     from nri_fast.bouncegrad import BounceGrad, DivergedError
     from nri_fast.checkpoint import CheckpointError
+    from nri_fast.doubts import doubts
     from nri_fast.energies import heat_bath_scores, rollout_energy
     from nri_fast.formats import load_trajectories, save_trajectories
     from nri_fast.graph import MegaGraph
     from nri_fast.graph_libraries import from_pyg, to_networkx, to_pyg
+    from nri_fast.html_report import html_report
     from nri_fast.infer import Inference, evaluate, forecast, infer
+    from nri_fast.influence import Influence, influence
     from nri_fast.modules import ModuleLibrary
     from nri_fast.normalisation import Normalisation
     from nri_fast.ops import get_threads, set_threads
@@ -67,6 +75,7 @@ else:
     from nri_fast.run import Run, train
     from nri_fast.settings import PRESETS, Settings
     from nri_fast.simulate import simulate
+    from nri_fast.starts import train_starts
     from nri_fast.system_set import SystemSet
     from nri_fast.teaching import teach
     from nri_fast.trajectory_data import TrajectoryData, hold_out

@@ -12,23 +12,24 @@ from typing import Annotated, Any
 
 import tyro
 
-from nri_fast.commands import EXAMPLES, Experiment, Train
-from nri_fast.convert_command import EXAMPLES as CONVERT_EXAMPLES
-from nri_fast.teach_command import EXAMPLES as TEACH_EXAMPLES
-from nri_fast.teach_command import Teach
-from nri_fast.unseen_command import EXAMPLES as UNSEEN_EXAMPLES
-from nri_fast.unseen_command import Unseen
+from nri_fast.commands import convert, experiment, infer, look, report, simulate, teach, train, unseen
+from nri_fast.commands.experiment import Experiment
+from nri_fast.commands.teach import Teach
+from nri_fast.commands.train import Train
+from nri_fast.commands.unseen import Unseen
 
+SUBJECTS = (simulate, convert, train, infer, report, unseen, teach, experiment, look)
 DONE, DIVERGED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 
 
 def _commands(in_full: bool) -> Any:
     """All commands as tyro wants them, described in full or in one sentence each."""
     commands: Any = None
-    for command, examples in (EXAMPLES | CONVERT_EXAMPLES | TEACH_EXAMPLES | UNSEEN_EXAMPLES).items():
-        description = " ".join((command.__doc__ or "").split()) + ("\n" + examples if in_full else "")
-        named = Annotated[command, tyro.conf.subcommand(command.__name__.lower(), description=description)]  # type: ignore[valid-type]
-        commands = named if commands is None else commands | named
+    for subject in SUBJECTS:
+        for command, examples in subject.EXAMPLES.items():
+            description = " ".join((command.__doc__ or "").split()) + ("\n" + examples if in_full else "")
+            named = Annotated[command, tyro.conf.subcommand(command.__name__.lower(), description=description)]  # type: ignore[valid-type]
+            commands = named if commands is None else commands | named
     return commands
 
 

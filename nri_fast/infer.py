@@ -51,6 +51,17 @@ class Inference:
     node_types: Tensor
     node_probability: Tensor
 
+    def select(self, systems: Tensor, entities: int) -> Inference:
+        """Keep some of the systems (int64 [kept]), as :meth:`TrajectoryData.select` does, with `entities` at most."""
+        n = slice(entities)
+        return Inference(
+            self.adjacency[systems][:, n, n],
+            self.probability[systems][:, n, n],
+            self.energy[systems],
+            self.node_types[systems][:, n],
+            self.node_probability[systems][:, n],
+        )
+
 
 def infer(
     run: Run,
@@ -276,34 +287,59 @@ def evaluate(
         types = max(run.settings.node_types, int(data.node_types.max()) + 1)
         observed = (found.node_types[data.members][None], data.node_types[data.members][None])
         result["node_accuracy"] = _number(metrics.node_accuracy(*observed, types)[0])
+    horizons = [h for h in HORIZONS if h < data.steps] or [1]
+    for name, errors in error_growth(run, data, found, max(horizons)).items():
+        for horizon in HORIZONS:
+            error = errors[horizon - 1] if horizon <= len(errors) else math.nan
+            result[f"mse_{horizon}{name}"] = _number(error)
+    return result
+
+
+def error_growth(run: Run, data: TrajectoryData, found: Inference, horizon: int) -> dict[str, list[float]]:
+    """Mean squared error of open-loop forecasts at 1, 2, ..., `horizon` steps, beside those of baselines.
+
+    Parameters
+    ----------
+    run, data : Run, TrajectoryData
+    found : Inference
+        Of the data.
+    horizon : int
+        Fewer than the recorded steps.
+
+    Returns
+    -------
+    dict
+        [horizon] errors in normalised units squared, over systems, entities and features, and over the starts 0, 20,
+        40, ... that leave room: of the forecast (``""``) and of the baselines ``"_nothing_moves"`` and
+        ``"_constant_velocity"``. NaN where a forecast is not finite, and where nothing is compared.
+    """
     states = run.padded_states(data).cpu()
-    longest = max([h for h in HORIZONS if h < data.steps], default=1)
-    starts = range(0, data.steps - longest, 20)
     scale = run.step_scale(data)
     present = None if data.present is None else data.present.cpu()
-    sums: dict[str, float] = {}
-    counts: dict[str, int] = {}
-    for start in starts:
-        recorded = states[:, start + 1 : start + 1 + longest]
-        compared = _entities(_compared(data, start, longest)[..., None], data)[..., 0]
+    ahead = range(1, horizon + 1)
+    sums = {name: [0.0] * horizon for name in ("", "_nothing_moves", "_constant_velocity")}
+    counts = [0] * horizon
+    for start in range(0, data.steps - horizon, 20):
+        recorded = _entities(states[:, start + 1 : start + 1 + horizon], data)
+        compared = _entities(_compared(data, start, horizon)[..., None], data)[..., 0]
+        found_there = [int(compared[:, h - 1].sum()) for h in ahead]
+        counts = [before + now for before, now in zip(counts, found_there, strict=True)]
         forecasts = {
-            "": forecast(run, data, found, longest, start, normalised=True),
-            "_nothing_moves": metrics.nothing_moves(states, start, longest),
+            "": forecast(run, data, found, horizon, start, normalised=True),
+            "_nothing_moves": metrics.nothing_moves(states, start, horizon),
             "_constant_velocity": metrics.constant_velocity(
-                states, start, longest, data.feature_names, run.displacement_fit, present, scale
+                states, start, horizon, data.feature_names, run.displacement_fit, present, scale
             ),
         }
         for name, predicted in forecasts.items():
-            errors = metrics.forecast_errors(_entities(predicted, data), _entities(recorded, data), HORIZONS, compared)
-            for horizon, error in errors.items():
-                key = f"mse_{horizon}{name}"
-                count = int(compared[:, horizon - 1].sum()) if horizon <= longest else 1
+            errors = metrics.forecast_errors(_entities(predicted, data), recorded, ahead, compared)
+            for h, count in zip(ahead, found_there, strict=True):
                 if count:
-                    sums[key] = sums.get(key, 0.0) + error * count
-                    counts[key] = counts.get(key, 0) + count
-    names = ("", "_nothing_moves", "_constant_velocity") if starts else ()
-    keys = [f"mse_{horizon}{name}" for name in names for horizon in HORIZONS]
-    return result | {key: _number(sums[key] / counts[key]) if key in counts else None for key in keys}
+                    sums[name][h - 1] += errors[h] * count
+    return {
+        name: [total / count if count else math.nan for total, count in zip(totals, counts, strict=True)]
+        for name, totals in sums.items()
+    }
 
 
 def _compared(data: TrajectoryData, start: int, horizon: int) -> Tensor:

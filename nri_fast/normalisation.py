@@ -90,6 +90,11 @@ class Normalisation:
         smallest = torch.clamp(1e-12 * torch.maximum(low.abs(), high.abs()), min=1e-300)
         return low / 2 + high / 2, torch.where(half > smallest, half, torch.ones_like(half))
 
+    @property
+    def half_widths(self) -> torch.Tensor:
+        """[features] float64: recorded units that 1 in the modules' units stands for."""
+        return self._centre_and_half_width(torch.device("cpu"))[1]
+
     def _check_features(self, states: torch.Tensor) -> None:
         if states.dim() < 1 or states.shape[-1] != len(self.low):
             raise ValueError(

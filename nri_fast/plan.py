@@ -43,6 +43,8 @@ class Plan:
         Places of the systems set aside, ascending.
     start : str or None
         Absolute path of the run whose modules training begins with; a copy of it is in the folder :data:`START`.
+    starts : int
+        How many random starts the run is chosen from.
     """
 
     data: str
@@ -54,6 +56,7 @@ class Plan:
     seed: int
     held_out: list[int]
     start: str | None = None
+    starts: int = 1
 
     @classmethod
     def make(
@@ -65,13 +68,15 @@ class Plan:
         seed: int,
         hold_out: int,
         start: Path | None = None,
+        starts: int = 1,
     ) -> Plan:
         """Looks at the data and draws the systems to set aside."""
         loaded = load_trajectories(data, split, name)
         held_out = draw_systems(loaded.systems, hold_out, seed).tolist() if hold_out else []
         values = json.loads(json.dumps(settings.to_dict()))  # as they will be read again: lists, no tuples
         began = None if start is None else str(start.resolve())
-        return cls(str(data.resolve()), split, name, loaded.steps, digest_of(loaded), values, seed, held_out, began)
+        digest = digest_of(loaded)
+        return cls(str(data.resolve()), split, name, loaded.steps, digest, values, seed, held_out, began, starts)
 
     @classmethod
     def read(cls, folder: Path) -> Plan:

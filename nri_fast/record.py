@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import json
 import platform
 import re
 import subprocess
@@ -14,13 +15,43 @@ import torch
 
 import nri_fast
 from nri_fast import _core
+from nri_fast.checkpoint import write_atomically
 
 PACKAGE = Path(__file__).parent
+MADE_FILE = "made.json"
 
 
 def provenance() -> dict[str, Any]:
     """Date, commit and machine, as JSON can hold them."""
     return {"date": datetime.date.today().isoformat(), "commit": commit(), "machine": machine()}
+
+
+def version() -> str:
+    """Of the code that runs: its name, its number, and its commit where that is known."""
+    known = commit()
+    return f"nri_fast {nri_fast.__version__}" + (f" ({known})" if known else "")
+
+
+def write_made(folder: Path, seconds: float, device: str, resumed: bool) -> None:
+    """Notes in a run's folder when, how long and by what it was trained; nothing else in the folder depends on time."""
+    facts = {
+        "finished": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+        "resumed": resumed,
+        "device": f"{device} ({machine()['gpu'] if device.startswith('cuda') else processor()})",
+        "nri_fast": nri_fast.__version__,
+        "commit": commit(),
+    }
+    write_atomically(folder / MADE_FILE, (json.dumps(facts, indent=1) + "\n").encode())
+
+
+def read_made(folder: Path) -> dict[str, Any]:
+    """What :func:`write_made` noted; empty where there is nothing that can be read."""
+    try:
+        facts = json.loads((folder / MADE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def machine() -> dict[str, Any]:

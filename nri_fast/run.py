@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,8 @@ from nri_fast.modules import ModuleLibrary
 from nri_fast.normalisation import Normalisation
 from nri_fast.observation_noise import feature_weights, noise_share
 from nri_fast.proposals.network import ProposalNetwork
-from nri_fast.settings import PRESETS, Settings
+from nri_fast.record import write_made
+from nri_fast.settings import Settings, settings_of
 from nri_fast.system_set import SystemSet
 from nri_fast.trajectory_data import TrajectoryData
 from nri_fast.warm_start import WarmStart, origin
@@ -48,8 +50,6 @@ class Run:
         The modules that structures are judged by.
     forecaster : ModuleLibrary
         The modules that forecasts are made with: a polished copy of them, or the same.
-    first_step : ModuleLibrary or None
-        The modules that a forecast's first step is made with, if the settings asked for some.
     normalisation : Normalisation
         Learned on the training split; maps recorded units to the modules'.
     settings : Settings
@@ -71,6 +71,11 @@ class Run:
     started_from : dict or None
         The run whose modules training began with: its seed, training data and steps, a digest of the modules, and its
         own start. None: random weights.
+    first_step : ModuleLibrary or None
+        The modules that a forecast's first step is made with, if the settings asked for some.
+    starts : list of dict or None
+        The starts that this run is the best of, each with its ``seed`` and its ``error`` (see
+        :func:`nri_fast.train_starts`). None: it was the only one.
     time_step : float or None
         Time between two steps that the modules are made for: the training systems' (the median, if they differ). None:
         not known.
@@ -90,6 +95,7 @@ class Run:
     started_from: dict[str, Any] | None = None
     first_step: ModuleLibrary | None = None
     time_step: float | None = None
+    starts: list[dict[str, Any]] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -156,6 +162,8 @@ class Run:
         }
         if self.started_from is not None:
             facts["started_from"] = self.started_from
+        if self.starts is not None:
+            facts["starts"] = self.starts
         if self.time_step is not None:
             facts["time_step"] = self.time_step
         _write_json(folder / RUN_FILE, facts)
@@ -196,6 +204,7 @@ class Run:
                 facts.get("started_from"),
                 _load_library(path / FIRST_STEP_FILE, device) if settings.polish_first_steps else None,
                 None if facts.get("time_step") is None else float(facts["time_step"]),
+                facts.get("starts"),
             )
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, CheckpointError):
@@ -254,18 +263,10 @@ def train(
         As :meth:`BounceGrad.fit`; ValueError, too, if `start` has other modules than the settings ask for, or the data
         other features.
     """
-    if settings is None:
-        if preset not in PRESETS:
-            raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
-        settings = PRESETS[preset]
+    settings = settings_of(preset, settings)
     warm = None if start is None else WarmStart.of(start, settings, data.feature_names)
-    folder = None if out is None else Path(out)
-    if folder is not None:
-        if folder.exists() and not folder.is_dir():
-            raise FileExistsError(f"{folder}: expected a folder, got a file")
-        if not resume and folder.exists() and any(folder.iterdir()):
-            raise FileExistsError(f"{folder}: the output folder exists and is not empty; pass another, or resume")
-        folder.mkdir(parents=True, exist_ok=True)
+    folder = None if out is None else claim(Path(out), resume)
+    began = time.monotonic()
     normalisation = Normalisation.learn(data) if start is None else start.normalisation
     states = normalisation.apply(data.states)
     relative = [d for d, name in enumerate(data.feature_names) if name in settings.relative]
@@ -307,7 +308,24 @@ def train(
     )
     if folder is not None:
         run.save(folder)
+        write_made(folder, time.monotonic() - began, str(device), resume)
     return run
+
+
+def claim(folder: Path, resume: bool) -> Path:
+    """The folder, made if it is not there, for a run to be written into.
+
+    Raises
+    ------
+    FileExistsError
+        It is a file, or it is not empty and `resume` is not set.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder}: expected a folder, got a file")
+    if not resume and folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder}: the output folder exists and is not empty; pass another, or resume")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def systems_of(data: TrajectoryData, states: Tensor, scale: Tensor | None) -> SystemSet:

@@ -253,6 +253,7 @@ _WIDE: dict[str, Any] = {"message": 64, "edge_hidden": (64,), "node_hidden": (64
 
 #: What `train --preset NAME` uses. Reasons and figures: docs/presets.md.
 PRESETS: dict[str, Settings] = {
+    "own": Settings(**_WIDE, relative=(), steps=600, polish_steps=200),
     "springs": Settings(polish_steps=300),
     "springs10": Settings(batch=10, transitions=6, steps=2000, polish_steps=300),
     "charged": Settings(
@@ -302,3 +303,18 @@ PRESETS: dict[str, Settings] = {
         network_rate=1e-3,
     ),
 }
+
+
+def settings_of(preset: str, settings: Settings | None = None) -> Settings:
+    """The settings, or those of the preset where there are none.
+
+    Raises
+    ------
+    ValueError
+        There is no preset of this name.
+    """
+    if settings is not None:
+        return settings
+    if preset not in PRESETS:
+        raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+    return PRESETS[preset]

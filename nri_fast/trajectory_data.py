@@ -199,6 +199,11 @@ class TrajectoryData:
         """Number of features of an entity."""
         return self.states.shape[3]
 
+    def part(self, steps: slice) -> TrajectoryData:
+        """Some steps of every system, without labels."""
+        present = None if self.present is None else self.present[:, steps]
+        return dataclasses.replace(self, states=self.states[:, steps], edges=None, node_types=None, present=present)
+
     def select(self, systems: torch.Tensor) -> TrajectoryData:
         """Keep some of the systems, in the order given.
 

@@ -13,7 +13,8 @@ import torch
 
 import nri_fast
 from nri_fast import bouncegrad, cli, commands, demo, settings
-from nri_fast.convert_command import SOURCES
+from nri_fast.commands import arguments
+from nri_fast.commands.convert import SOURCES
 from nri_fast.experiments import EXPERIMENTS
 
 TINY = ["--steps", "8", "--polish-steps", "2", "--batch", "5"]
@@ -22,7 +23,8 @@ ARGUMENTS = {
     "simulate": "springs charged kuramoto springs3 springs_mass kuramoto_directed --systems --entities --steps --seed "
     "--out --split --noise --noise-share",
     "train": "DATA --out --preset --split --seed --device --resume --hold-out --steps --batch --edge-types --relative "
-    "--network --network-hidden --proposal --proposal-source --rule",
+    "--starts --network --network-hidden --proposal --proposal-source --rule",
+    "report": "RUN DATA --out --graphs --split --held-out --search",
     "infer": "RUN DATA --out --split --held-out --search --chains adjacency probability energy",
     "evaluate": "RUN DATA --split --json --held-out --search --chains",
     "experiment": " ".join([*EXPERIMENTS, "--scale", "--out", "--resume", "--seed", "--device"]),
@@ -112,7 +114,7 @@ def test_python_dash_m():
 
 
 def test_simulated_files_are_those_of_the_python_call(tmp_path, monkeypatch):
-    monkeypatch.setattr(commands, "PIECE", 3)
+    monkeypatch.setattr(commands.simulate, "PIECE", 3)
     simulate(tmp_path, "valid", 7, "--seed", 9, "--noise", 0.1)
     read = nri_fast.load_trajectories(tmp_path, "valid")
     expected = nri_fast.simulate("springs", 7, entities=3, steps=23, seed=9, split="valid", noise=0.1)
@@ -264,7 +266,7 @@ def test_a_start_with_other_modules_leaves_the_folder_free(data, run, tmp_path, 
 def test_cuda_that_is_not_there(data, tmp_path, capsys):
     text = complaint(capsys, "train", data, "--out", tmp_path / "run", "--device", "cuda")
     assert "--device cuda: unavailable" in text
-    assert commands.choose_device("auto") == "cpu"
+    assert arguments.choose_device("auto") == "cpu"
 
 
 def test_divergence_has_an_exit_code_of_its_own(data, tmp_path, monkeypatch, capsys):

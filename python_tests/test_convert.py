@@ -6,7 +6,7 @@ import torch
 
 import nri_fast
 from nri_fast import cli
-from nri_fast.convert_command import SOURCES
+from nri_fast.commands.convert import SOURCES
 from nri_fast.readers.convert import Cut, convert, to_trajectories
 from nri_fast.readers.recording import DataError, Recording, Source, every_kth, whole
 from nri_fast.readers.splits import split_recordings

@@ -246,3 +246,25 @@ def test_dots_stand_by_category():
     bars = [line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_marker() == "None"]
     assert [float(bar.get_ydata()[0]) for bar in bars] == [98.0, 90.0]
     assert draws(figure)
+
+
+def test_smaller_systems_are_drawn_without_their_padding(random):
+    sizes = torch.tensor([5, 3, 1])
+    inferred = graph_of(random)
+    true = inferred.copy()
+    true[1, 3, 4] = 1 - true[1, 3, 4]  # behind the second system's last entity
+    figure = plot.graphs(inferred, true, sizes=sizes)
+    assert [len(arrows(axes)) for axes in figure.axes] == [20, 6, 0] * 2
+    assert sum(len(crosses(axes)) for axes in figure.axes) == 0
+    assert draws(figure)
+    recorded = random.normal(size=(3, 12, 5, 4))
+    recorded[1, :, 3:] = 1000.0
+    figure = plot.trajectories(recorded, recorded[:, 3:8], 2, sizes=sizes)
+    assert [len(axes.lines) for axes in figure.axes] == [15, 9, 3]
+    assert np.ptp(figure.axes[1].get_xlim()) < 20
+    assert draws(figure)
+    figure = plot.confusion(inferred, true, sizes=sizes)
+    assert sum(int(text.get_text().split("\n")[1]) for text in figure.axes[0].texts) == 26
+    for wrong in ([5, 3], [5, 3, 6]):
+        with pytest.raises(ValueError, match="sizes: expected 3 numbers from 0 to 5"):
+            plot.graphs(inferred, sizes=np.array(wrong))

@@ -295,3 +295,45 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(DataError, match=r"pip install 'nri_fast\[tables\]'"), read_parquet([tmp_path / "t"], COLUMNS):
         pass
+
+
+@pytest.mark.parametrize("odd", ['"quo\nted"', "", " 3 ", "1_0"])
+def test_whatever_reads_a_chunk_the_rows_are_the_same(odd, tmp_path, monkeypatch):
+    """Plain chunks are read by NumPy; one odd cell makes the csv module read its chunk, or all from a quote on."""
+    monkeypatch.setattr(table_rows, "ROWS", 4)
+    plain = [[f"ant {k % 3}", str(k), repr(k / 7), "unused"] for k in range(11)]
+    column = 0 if odd.startswith('"') else 2
+    mixed = [[odd if (k, c) == (6, column) else cell for c, cell in enumerate(row)] for k, row in enumerate(plain)]
+    file = tmp_path / "rows.csv"
+    file.write_text("entity,step,x,y\n" + "".join(",".join(row) + "\n" for row in mixed), newline="")
+    chunks = list(table_rows.csv_rows(file, ["entity"], ["step", "x"]))
+    assert chunks[0].first_row == 2
+    assert [c.first_row for c in chunks[1:]] == [2 + sum(len(c.text["entity"]) for c in chunks[:k + 1])
+                                                 for k in range(len(chunks) - 1)]  # fmt: skip
+    names = [name for chunk in chunks for name in chunk.text["entity"]]
+    values = np.concatenate([chunk.numbers["x"] for chunk in chunks])
+    expected_names = [row[0] for row in plain]
+    expected = np.array([float(row[2]) for row in plain])
+    if column == 0:
+        expected_names[6] = "quo\nted"
+    else:
+        expected[6] = float(odd.strip() or "nan")
+    assert names == expected_names
+    np.testing.assert_array_equal(values, expected)
+    assert np.concatenate([chunk.numbers["step"] for chunk in chunks]).tolist() == list(range(11))
+
+
+def test_a_mistake_is_named_by_its_row_in_whatever_chunk_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(table_rows, "ROWS", 4)
+    good = [f"a,{k},{k}\n" for k in range(11)]
+    mistakes = {
+        "a,9\n": "row 11: expected 3 cells, got 2",
+        "a,9,x\n": "row 11, column 'x': expected a number",
+        'a,9,"9\n': r"line \d+: damaged",
+        "\n": "row 11: expected 3 cells, got 0",
+    }
+    for line, message in mistakes.items():
+        file = tmp_path / "rows.csv"
+        file.write_text("entity,step,x\n" + "".join([*good[:9], line, *good[10:]]), newline="")
+        with pytest.raises(DataError, match=message):
+            list(table_rows.csv_rows(file, ["entity"], ["step", "x"]))

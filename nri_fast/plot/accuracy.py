@@ -12,7 +12,12 @@ from nri_fast.calibration import Reliability
 from nri_fast.plot.style import COLOURS, INK, TEXT, ArrayLike, as_array, plain
 
 
-def confusion(inferred: ArrayLike, true: ArrayLike, type_names: Sequence[str] | None = None) -> Figure:
+def confusion(
+    inferred: ArrayLike,
+    true: ArrayLike,
+    type_names: Sequence[str] | None = None,
+    sizes: ArrayLike | None = None,
+) -> Figure:
     """How often each inferred type stands where each true type does.
 
     Parameters
@@ -20,13 +25,16 @@ def confusion(inferred: ArrayLike, true: ArrayLike, type_names: Sequence[str] | 
     inferred, true : integer array or tensor, [systems, N, N]
         Inferred types under the true types' names (:func:`relabel`).
     type_names : sequence of str, [K], optional
+    sizes : int array or tensor, [systems], optional
+        Numbers of entities, where systems differ in size; what lies behind them is not counted.
 
     Returns
     -------
     Figure
         Rows are true types; each row adds up to 100 %.
     """
-    counts = metrics.confusion(as_array(inferred), as_array(true), None if type_names is None else len(type_names)).T
+    types = None if type_names is None else len(type_names)
+    counts = metrics.confusion(as_array(inferred), as_array(true), types, sizes).T
     share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     names = [f"type {k}" for k in range(len(counts))] if type_names is None else list(type_names)
     figure = Figure(figsize=(2.6 + 1.1 * len(counts), 1.8 + 1.1 * len(counts)), layout="constrained")

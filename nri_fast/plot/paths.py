@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from nri_fast.plot.style import COLOURS, INK, TEXT, Array, ArrayLike, as_array, plain
+from nri_fast.plot.style import COLOURS, INK, TEXT, Array, ArrayLike, as_array, plain, sizes_of
 
 
 def trajectories(
@@ -20,6 +20,7 @@ def trajectories(
     feature_names: Sequence[str] = ("x", "y", "vx", "vy"),
     unit: str = "recorded units",
     titles: Sequence[str] | None = None,
+    sizes: ArrayLike | None = None,
 ) -> Figure:
     """Recorded paths with the open-loop forecast over them, a panel for each system.
 
@@ -36,6 +37,8 @@ def trajectories(
     unit : str
         Of the positions (or of the first feature), for the labels.
     titles : sequence of str, [systems], optional
+    sizes : int array or tensor, [systems], optional
+        Numbers of entities, where systems differ in size; what lies behind them is not drawn.
 
     Returns
     -------
@@ -58,7 +61,8 @@ def trajectories(
             raise ValueError(f"forecast: expected [systems, horizon, N, D] as {list(recorded.shape)}")
         # It begins at the state that it starts from.
         predicted = np.concatenate([recorded[:, start : start + 1], predicted], axis=1)
-    systems, steps, entities, _ = recorded.shape
+    systems, steps, _, _ = recorded.shape
+    there = sizes_of(recorded.shape[2], systems, sizes)
     columns = min(systems, 4)
     rows = math.ceil(systems / columns)
     figure = Figure(figsize=(max(3.3 * columns, 4.5), 3.4 * rows + 0.6), layout="constrained")
@@ -66,7 +70,7 @@ def trajectories(
     plane = "x" in feature_names and "y" in feature_names
     first, second = (feature_names.index("x"), feature_names.index("y")) if plane else (0, 0)
     for s, axes in enumerate(panels[:systems]):
-        for j in range(entities):
+        for j in range(there[s]):
             colour = COLOURS[j % len(COLOURS)]
             path = recorded[s, :, j]
             across = path[:, first] if plane else np.arange(steps)
@@ -76,7 +80,7 @@ def trajectories(
                 across = ahead[:, first] if plane else start + np.arange(len(ahead))
                 axes.plot(across, ahead[:, second], color=colour, lw=1.4, ls=(0, (4, 1.5)))
                 axes.plot(across[0], ahead[0, second], "o", color=colour, ms=5, mec="white")
-        _frame(axes, recorded[s], first if plane else None, second)
+        _frame(axes, recorded[s, :, : there[s]], first if plane else None, second)
         axes.set_xlabel(f"x ({unit})" if plane else "step", **TEXT)
         axes.set_ylabel(f"y ({unit})" if plane else f"{feature_names[0]} ({unit})", **TEXT)
         axes.set_title(f"system {s}" if titles is None else titles[s], **TEXT)
@@ -94,7 +98,7 @@ def trajectories(
 def _frame(axes: Axes, recorded: Array, first: int | None, second: int) -> None:
     """Shows where the recorded paths run, however far off a forecast wanders; a plane is shown as a square."""
     shown = [second] if first is None else [first, second]
-    low, high = (extreme(recorded, axis=(0, 1))[shown] for extreme in (np.min, np.max))
+    low, high = (extreme(recorded, axis=(0, 1))[shown] for extreme in (np.nanmin, np.nanmax))
     half = 0.58 * max(float((high - low).max()), 1e-9)
     centre = (low + high) / 2
     axes.set_ylim(centre[-1] - half, centre[-1] + half)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 
-from nri_fast.plot.style import INK, PANEL, TEXT, WRONG_COLOUR, Array, ArrayLike, as_array, type_colour
+from nri_fast.plot.style import INK, PANEL, TEXT, WRONG_COLOUR, Array, ArrayLike, as_array, sizes_of, type_colour
 
 
 def relabel(adjacency: ArrayLike, relabelling: Sequence[int]) -> Array:
@@ -40,6 +40,7 @@ def graphs(
     type_names: Sequence[str] | None = None,
     silent: int | None = None,
     titles: Sequence[str] | None = None,
+    sizes: ArrayLike | None = None,
 ) -> Figure:
     """True graphs above inferred ones, a column for each system, entities on a circle.
 
@@ -59,6 +60,8 @@ def graphs(
     silent : int, optional
         A type that means "no interaction": drawn in thin grey.
     titles : sequence of str, [systems], optional
+    sizes : int array or tensor, [systems], optional
+        Numbers of entities, where systems differ in size; what lies behind them is not drawn.
 
     Returns
     -------
@@ -77,15 +80,17 @@ def graphs(
     for name, other in (("true", true), ("probability", strength)):
         if other is not None and other.shape != inferred.shape:
             raise ValueError(f"{name}: expected the shape of inferred, {list(inferred.shape)}, got {list(other.shape)}")
-    systems, entities = inferred.shape[:2]
+    systems = len(inferred)
+    there = sizes_of(inferred.shape[1], systems, sizes)
     rows = [("inferred", inferred)] if true is None else [("true", true), ("inferred", inferred)]
     figure = Figure(figsize=(max(PANEL * systems, 4.5), 0.92 * PANEL * len(rows) + 0.8), layout="constrained")
     axes = figure.subplots(len(rows), systems, squeeze=False)
     for row, (title, adjacency) in enumerate(rows):
-        for s in range(systems):
-            certain = strength[s] if title == "inferred" else np.ones((entities, entities))
-            wrong = None if true is None or title == "true" else adjacency[s] != true[s]
-            draw_graph(axes[row, s], adjacency[s], certain, wrong, silent)
+        for s, n in enumerate(there):
+            own = (s, slice(n), slice(n))
+            certain = strength[own] if title == "inferred" else np.ones((n, n))
+            wrong = None if true is None or title == "true" else adjacency[own] != true[own]
+            draw_graph(axes[row, s], adjacency[own], certain, wrong, silent)
         axes[row, 0].set_ylabel(title, fontsize=14, color=INK)
     for s in range(systems):
         axes[0, s].set_title(f"system {s}" if titles is None else titles[s], **TEXT)

@@ -25,6 +25,22 @@ def as_array(values: ArrayLike) -> Array:
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
+def sizes_of(entities: int, systems: int, sizes: ArrayLike | None) -> list[int]:
+    """Numbers of entities to draw of each system: all of them, where no sizes are given.
+
+    Raises
+    ------
+    ValueError
+        They are not one a system, or not from 0 to `entities`.
+    """
+    if sizes is None:
+        return [entities] * systems
+    there = [int(n) for n in as_array(sizes)]
+    if len(there) != systems or not all(0 <= n <= entities for n in there):
+        raise ValueError(f"sizes: expected {systems} numbers from 0 to {entities}, got {there}")
+    return there
+
+
 def type_colour(kind: int, silent: int | None) -> str:
     """Of an edge type; one that means "no interaction" is grey."""
     return SILENT_COLOUR if kind == silent else COLOURS[kind % len(COLOURS)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -50,6 +50,25 @@ class Recording:
     node_types: Array | None = None
     split: str | None = None
     step_name: Callable[[int], str] = field(default=str)
+
+
+class MadeOnDemand(Sequence[Recording]):
+    """Recordings of which each is made when it is asked for, so that none of many takes memory."""
+
+    def make(self, place: int) -> Recording:
+        """The recording at a place from 0 on."""
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, place: int) -> Recording: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Recording]: ...
+    def __getitem__(self, place: int | slice) -> Recording | list[Recording]:
+        if isinstance(place, slice):
+            return [self[k] for k in range(*place.indices(len(self)))]
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        return self.make(place)
 
 
 @dataclass(frozen=True)

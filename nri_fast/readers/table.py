@@ -15,14 +15,14 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nri_fast.readers.external_sort import RUN, blocks, record_type, sort_file
-from nri_fast.readers.recording import Array, DataError, Recording, Source
+from nri_fast.readers.recording import Array, DataError, MadeOnDemand, Recording, Source
 from nri_fast.readers.table_labels import read_labels
-from nri_fast.readers.table_rows import Rows, csv_rows, parquet_rows
+from nri_fast.readers.table_rows import RowReader, Rows, csv_rows, parquet_rows
 
 PIECE = 1 << 21  # numbers of a piece of a recording
 LONGEST_GAP = 10_000  # steps
@@ -84,6 +84,7 @@ def read_csv(
     columns: Columns,
     time_unit: float = 1.0,
     edges: str | os.PathLike[str] | None = None,
+    rows: RowReader = csv_rows,
 ) -> Iterator[Source]:
     """Read CSV files (UTF-8, with a header). A context manager: the scratch files live as long as it.
 
@@ -95,8 +96,10 @@ def read_csv(
     time_unit : float
         Time that the step column's unit stands for: 0.1 for frame numbers of a recording at 10 Hz.
     edges : path, optional
-        CSV file of the true edges: columns ``sender``, ``receiver``, ``type`` and, if it is there, the system's; pairs
-        that are not in it have type 0.
+        File of the true edges: columns ``sender``, ``receiver``, ``type`` and, if it is there, the system's; pairs that
+        are not in it have type 0.
+    rows : callable
+        What reads a file's rows.
 
     Yields
     ------
@@ -109,36 +112,11 @@ def read_csv(
         See :func:`nri_fast.readers.table_rows.csv_rows`; also a pair of rows about the same entity at the same step,
         steps at unequal distances. File, row, column are named.
     """
-    with _read(files, columns, time_unit, edges, parquet=False) as source:
-        yield source
-
-
-@contextlib.contextmanager
-def read_parquet(
-    files: Sequence[str | os.PathLike[str]],
-    columns: Columns,
-    time_unit: float = 1.0,
-    edges: str | os.PathLike[str] | None = None,
-) -> Iterator[Source]:
-    """Read Parquet files, batch by batch (needs pyarrow); all else as :func:`read_csv`."""
-    with _read(files, columns, time_unit, edges, parquet=True) as source:
-        yield source
-
-
-@contextlib.contextmanager
-def _read(
-    files: Sequence[str | os.PathLike[str]],
-    columns: Columns,
-    time_unit: float,
-    edges: str | os.PathLike[str] | None,
-    parquet: bool,
-) -> Iterator[Source]:
     paths = [Path(file) for file in files]
     if not paths:
         raise ValueError("files: expected at least one table, got none")
     if not time_unit > 0 or time_unit == float("inf"):
         raise ValueError(f"time_unit: expected a positive number, got {time_unit}")
-    rows = parquet_rows if parquet else csv_rows
 
     def chunks() -> Iterator[tuple[Path, Rows]]:
         text = [columns.entity] if columns.system is None else [columns.system, columns.entity]
@@ -153,6 +131,10 @@ def _read(
         if edges is not None:
             source = read_labels(source, Path(edges), rows, columns.system)
         yield source
+
+
+#: The same for Parquet files, read batch by batch (needs pyarrow).
+read_parquet = functools.partial(read_csv, rows=parquet_rows)
 
 
 def tabulated(
@@ -294,8 +276,8 @@ def _regular(where: str, name: str, distinct: Array) -> tuple[int, float, float,
     return steps + 1, float(distinct[0]), between, float(distinct[-1] - distinct[0]) / steps
 
 
-class _TableRecordings(Sequence[Recording]):
-    """The systems of a sorted file, some bytes each; a recording is made when it is asked for."""
+class _TableRecordings(MadeOnDemand):
+    """The systems of a sorted file, some bytes each."""
 
     def __init__(
         self, where: str, file: Path, kind: np.dtype[np.void], unit: float, systems: list[str], entities: list[str]
@@ -315,15 +297,7 @@ class _TableRecordings(Sequence[Recording]):
     def __len__(self) -> int:
         return len(self._facts[0])
 
-    @overload
-    def __getitem__(self, place: int) -> Recording: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Recording]: ...
-    def __getitem__(self, place: int | slice) -> Recording | list[Recording]:
-        if isinstance(place, slice):
-            return [self[k] for k in range(*place.indices(len(self)))]
-        if not 0 <= place < len(self):
-            raise IndexError(place)
+    def make(self, place: int) -> Recording:
         facts = _Facts(*(column[place] for column in self._facts))
         members = np.array(self._members[self._members_end[place] : self._members_end[place + 1]])
         return Recording(

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 
-from nri_fast.readers.recording import Array, DataError, Recording, Source
-from nri_fast.readers.table_rows import Rows
+from nri_fast.readers.recording import Array, DataError, MadeOnDemand, Recording, Source
+from nri_fast.readers.table_rows import RowReader
 
 SENDER, RECEIVER, TYPE = "sender", "receiver", "type"
 
 
-def read_labels(
-    source: Source, file: Path, rows: Callable[[Path, Sequence[str], Sequence[str]], Iterator[Rows]], system: str | None
-) -> Source:
+def read_labels(source: Source, file: Path, rows: RowReader, system: str | None) -> Source:
     """Add true edges to recordings; pairs that are in no row have type 0.
 
     Parameters
@@ -58,8 +55,8 @@ def read_labels(
     return dataclasses.replace(source, recordings=_Labelled(source.recordings, edges))
 
 
-class _Labelled(Sequence[Recording]):
-    """Recordings with their edges; each is made when it is asked for."""
+class _Labelled(MadeOnDemand):
+    """Recordings with their edges."""
 
     def __init__(self, recordings: Sequence[Recording], edges: dict[str, Array]) -> None:
         self._recordings, self._edges = recordings, edges
@@ -67,12 +64,6 @@ class _Labelled(Sequence[Recording]):
     def __len__(self) -> int:
         return len(self._recordings)
 
-    @overload
-    def __getitem__(self, place: int) -> Recording: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Recording]: ...
-    def __getitem__(self, place: int | slice) -> Recording | list[Recording]:
-        if isinstance(place, slice):
-            return [self[k] for k in range(*place.indices(len(self)))]
+    def make(self, place: int) -> Recording:
         recording = self._recordings[place]
         return dataclasses.replace(recording, edges=self._edges[recording.name])

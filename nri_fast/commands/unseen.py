@@ -1,4 +1,4 @@
-"""The command ``nri-fast unseen``; what it needs is imported when it runs (see :mod:`nri_fast.commands`)."""
+"""The command ``nri-fast unseen``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from nri_fast.commands import Chosen
+from nri_fast.commands.arguments import Chosen
 
 if TYPE_CHECKING:
     from nri_fast.run import Run

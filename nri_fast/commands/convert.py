@@ -1,4 +1,4 @@
-"""The command ``nri-fast convert``; what it needs is imported when it runs (see :mod:`nri_fast.commands`).
+"""The command ``nri-fast convert``.
 
 :data:`SOURCES` is the table of sources: each is a dataclass of its own arguments, whose `open` gives what its reader
 found.
@@ -13,13 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from nri_fast.commands.arguments import optional
+
 if TYPE_CHECKING:
     from nri_fast.readers.recording import Source
-
-
-def _optional(metavar: str, otherwise: str) -> Any:
-    """Shows an argument that may be left out with its kind and with what stands in for it."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(otherwise: {otherwise})")
 
 
 Files = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE [FILE ...]")]
@@ -35,9 +32,9 @@ class Systems:
     """Folder for train.npz, valid.npz, test.npz. Files that are there already are never overwritten."""
     name: str = ""
     """What to call the data set: train_NAME.npz. Several data sets can share a folder."""
-    window: Annotated[int | None, _optional("STEPS", "a recording is one system")] = None
+    window: Annotated[int | None, optional("STEPS", "a recording is one system")] = None
     """Cut recordings into systems of so many steps."""
-    stride: Annotated[int | None, _optional("STEPS", "as --window: windows do not overlap")] = None
+    stride: Annotated[int | None, optional("STEPS", "as --window: windows do not overlap")] = None
     """Steps from the start of one window to that of the next."""
     min_presence: float = 0.2
     """Share of a window's steps that an entity must be there to be in its system, and at two steps in succession in any
@@ -84,11 +81,11 @@ class Table(Systems):
     """Column that names the entity."""
     step: str = "step"
     """Column of the frame number or time; within a system at equal distances, in rows of any order."""
-    system: Annotated[str | None, _optional("COLUMN", "every file is one")] = None
+    system: Annotated[str | None, optional("COLUMN", "every file is one")] = None
     """Column that names the system (the recording)."""
     time_unit: float = 1.0
     """Time that 1 in the step column stands for: 0.1 for the frame numbers of a recording at 10 Hz."""
-    edges: Annotated[Path | None, _optional("FILE", "no labels")] = None
+    edges: Annotated[Path | None, optional("FILE", "no labels")] = None
     """Table of the true edges: columns sender, receiver, type, and the system's if there is --system."""
 
 
@@ -124,15 +121,15 @@ class Npz(Systems):
     """The file."""
     recordings: bool = False
     """Every array [steps, entities, features] is a recording; they may differ in steps and entities."""
-    states: Annotated[str | None, _optional("KEY", "states or trajectories")] = None
+    states: Annotated[str | None, optional("KEY", "states or trajectories")] = None
     """Name of the array of states."""
-    edges: Annotated[str | None, _optional("KEY", "edges or adjacency, if there is one")] = None
+    edges: Annotated[str | None, optional("KEY", "edges or adjacency, if there is one")] = None
     """Name of the array of true edges, [systems, sender, receiver]."""
     axes: str = "systems-steps-entities-features"
     """Order of the axes of the states; without "systems" the array is one system."""
     features: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME ...]")] = ()
     """Names of the features: x, y, z are positions and vx, vy, vz velocities."""
-    time_step: Annotated[float | None, _optional("FLOAT", "the array dt, or 1")] = None
+    time_step: Annotated[float | None, optional("FLOAT", "the array dt, or 1")] = None
     """Time between two steps."""
 
     def open(self) -> contextlib.AbstractContextManager[Source]:
@@ -149,7 +146,7 @@ class Npz(Systems):
 class _Family(Systems):
     folder: Folder
     """Folder with the files; splits that are there stay as they are."""
-    data: Annotated[str | None, _optional("NAME", "the only one there")] = None
+    data: Annotated[str | None, optional("NAME", "the only one there")] = None
     """Which data set, where the folder holds several: springs5 for loc_train_springs5.npy."""
     time_step: float = 1.0
     """Time between two recorded steps, in the units of the velocities."""
@@ -161,7 +158,7 @@ class Nri(_Family):
 
     axes: Annotated[
         Literal["systems-steps-dimensions-entities", "systems-steps-entities-dimensions"] | None,
-        _optional("AXES", "the one that fits"),
+        optional("AXES", "the one that fits"),
     ] = None
     """Order of the axes: systems-steps-dimensions-entities (NRI's own) or systems-steps-entities-dimensions."""
 
@@ -176,7 +173,7 @@ class Nri(_Family):
 class _FeatureFamily(_Family):
     axes: Annotated[
         Literal["systems-steps-entities-features", "systems-entities-steps-features"] | None,
-        _optional("AXES", "the one that fits the labels"),
+        optional("AXES", "the one that fits the labels"),
     ] = None
     """Order of the axes: systems-steps-entities-features or systems-entities-steps-features."""
 

@@ -1,4 +1,4 @@
-"""The command ``nri-fast teach``; what it needs is imported when it runs (see :mod:`nri_fast.commands`)."""
+"""The command ``nri-fast teach``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from nri_fast.commands import Chosen
+from nri_fast.commands.arguments import Chosen
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

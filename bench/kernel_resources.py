@@ -28,7 +28,7 @@ EXACT = "-fmad=false"  # of the list CUDA_EXACT_SOURCES
 ELEMENTS = 128  # threads of a block in launch_elements (csrc/cuda/launch.h)
 
 _LIST = re.compile(r"set\((CUDA_(?:\w+_)?SOURCES)\s+([^)]*)\)")
-_KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(")
+_KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\((?:[^()]|\([^()]*\))*\)\s*)?(\w+)\s*\(")
 _LAUNCH = re.compile(r"\blaunch(_elements)?\(\s*\"\w+\",\s*(\w+)(?:<[^()]*?>)?,\s*([^;]*);")
 _CONSTANT = re.compile(r"constexpr int (\w+) = (\d+);")
 _ENTRY = re.compile(r"Compiling entry function '(\w+)' for 'sm_(\w+)'")

@@ -73,7 +73,7 @@ def operations(case):
 NAMES = ["energy", "gradient", "forecast", "scores", "scores' gradient", "metropolis_run"]
 
 
-@pytest.mark.parametrize("largest", [1 << 18, 1 << 16, 1 << 14])
+@pytest.mark.parametrize("largest", [1 << 18, 1 << 17, 1 << 16])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_bits_do_not_depend_on_the_memory_at_hand(case, name, largest):
     operation = operations(case)[name]

@@ -45,7 +45,8 @@ def far(monkeypatch):
     mode = FarDevice()
     for module in MODULES:
         monkeypatch.setattr(module, "to_device", mode.put)
-    monkeypatch.setattr(ops, "_place", lambda tensor: _core.Place(False, 1, 0, 0))
+    place = _core.Place(False, 1, 0, 0, _core.Precision.fp32)
+    monkeypatch.setattr(ops, "_place", lambda tensor, precision=None: place)
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", mode.trusted(torch.nn.utils.clip_grad_norm_))
     monkeypatch.setattr(torch.optim.Adam, "step", mode.trusted(torch.optim.Adam.step))
     for cached in (system_set._complete, ops._whole_blocks, heat_bath_rows._groups_of_all):

@@ -22,6 +22,7 @@ from nri_fast.graph import to_device
 from nri_fast.heat_bath_rows import HeatBathRows
 from nri_fast.heat_bath_search import heat_bath_search
 from nri_fast.history import History
+from nri_fast.linear_start import start_linearly
 from nri_fast.modules import ModuleLibrary
 from nri_fast.ops import one_torch_thread
 from nri_fast.parameter_vector import ParameterVector
@@ -233,6 +234,8 @@ class BounceGrad:
             )
         graph = systems.graph
         self._set_change_scale(systems)
+        if self.settings.linear_start and self._start is None:
+            start_linearly(self.library, systems)
         # The authors' first temperature, in the units of this run's energies.
         first = math.exp(-9.8) * float(self.error_measure().weight.mean())
         self.acceptance = AcceptanceTemperature(first, device=graph.device)

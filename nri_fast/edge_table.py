@@ -17,7 +17,7 @@ COLUMNS = ("system", "recording", "first_step", "sender", "receiver", "type", "p
 def edge_rows(
     found: Inference, data: TrajectoryData, systems: torch.Tensor | None = None
 ) -> Iterator[tuple[int, str, int, str, str, int, float]]:
-    """One row for every ordered pair of entities, as :data:`COLUMNS` names them.
+    """One row for every ordered pair of entities, as :data:`COLUMNS` names them; with neighbour lists, for candidates.
 
     Parameters
     ----------
@@ -34,6 +34,7 @@ def edge_rows(
     """
     sure = found.probability.max(-1).values.tolist()
     types = found.adjacency.tolist()
+    near = None if found.candidates is None else found.candidates.tolist()
     sizes = [data.entities] * data.systems if data.sizes is None else data.sizes.tolist()
     numbers = range(data.systems) if systems is None else systems.tolist()
     for s, (number, n) in enumerate(zip(numbers, sizes, strict=True)):
@@ -44,7 +45,7 @@ def edge_rows(
             first = int(data.origin.first_step[s])
         for i in range(n):
             for j in range(n):
-                if i != j:
+                if i != j and (near is None or near[s][i][j]):
                     yield number, recording, first, names[i], names[j], types[s][i][j], sure[s][i][j]
 
 

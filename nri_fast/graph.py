@@ -24,8 +24,8 @@ class MegaGraph:
     """Connectivity of a batch of systems, systems of different sizes included.
 
     Entities are numbered through the whole batch, a system's entities consecutively. Edges are held in one order: by
-    receiver, then by sender; flat edge types follow it. Build one with :meth:`complete`, :meth:`complete_ragged` or
-    :meth:`from_edge_index`.
+    receiver, then by sender; flat edge types follow it. Build one with :meth:`complete`, :meth:`complete_ragged`,
+    :meth:`from_candidates` or :meth:`from_edge_index`.
 
     Attributes
     ----------
@@ -148,6 +148,48 @@ class MegaGraph:
             e = int(order[int(twice[0]) + 1])
             raise ValueError(f"edge_index[:, {e}]: edge {index[:, e].tolist()} is given twice")
         return cls(node_offset, index[0][order], index[1][order]).to(edge_index.device)
+
+    @classmethod
+    def from_candidates(
+        cls, candidates: Tensor, entities: Sequence[int] | None = None, device: torch.device | str | None = None
+    ) -> MegaGraph:
+        """The edges that a mask names; time and memory grow with the mask, on its device, not with systems in Python.
+
+        Parameters
+        ----------
+        candidates : Tensor
+            [systems, N, N] bool: whether there is an edge from i to j, for [i, j].
+        entities : sequence of int, optional
+            Number of entities of each system, 1 to N; by default N.
+        device : torch.device or str, optional
+            Where the index arrays are to live; by default the mask's device.
+
+        Raises
+        ------
+        TypeError, ValueError
+            No such mask; an edge from an entity to itself, or at one that is not there (system and edge are named).
+        """
+        if not isinstance(candidates, Tensor) or candidates.dtype != torch.bool:
+            found = candidates.dtype if isinstance(candidates, Tensor) else type(candidates).__name__
+            raise TypeError(f"candidates: expected a bool tensor, got {found}")
+        if candidates.ndim != 3 or candidates.shape[1] != candidates.shape[2]:
+            raise ValueError(f"candidates: expected [systems, N, N], got {[*candidates.shape]}")
+        systems, most, _ = candidates.shape
+        given = [most] * systems if entities is None else entities
+        sizes = torch.as_tensor(given, dtype=torch.int64, device=candidates.device)
+        if len(sizes) != systems or (systems and not (int(sizes.min()) >= 1 and int(sizes.max()) <= most)):
+            raise ValueError(f"entities: expected {systems} numbers from 1 to {most}, got {sizes.tolist()}")
+        system, receiver, sender = candidates.mT.nonzero(as_tuple=True)  # in the graph's order
+        wrong = ((sender == receiver) | (torch.maximum(sender, receiver) >= sizes[system])).nonzero()
+        if wrong.numel():
+            e = wrong[0]
+            raise ValueError(
+                f"candidates: expected edges between two of {int(sizes[system[e]])} entities in system "
+                f"{int(system[e])}, got {int(sender[e])} -> {int(receiver[e])}"
+            )
+        offset = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        first = offset[system]
+        return cls(offset, first + sender, first + receiver).to(candidates.device if device is None else device)
 
     @property
     def device(self) -> torch.device:

@@ -14,9 +14,10 @@ from nri_fast.calibration import expected_calibration_error
 from nri_fast.couplings import Coupling
 from nri_fast.heat_bath_search import heat_bath_search
 from nri_fast.modules import ModuleLibrary
+from nri_fast.neighbours import candidates
 from nri_fast.proposals.chain_search import chain_search
 from nri_fast.proposals.network import Table, predict
-from nri_fast.run import Run
+from nri_fast.run import Run, systems_of
 from nri_fast.search import Found, metropolis_search
 from nri_fast.settings import Search
 from nri_fast.system_set import SystemSet
@@ -43,6 +44,9 @@ class Inference:
         [S, N] uint8: the likeliest type of each entity.
     node_probability : Tensor
         [S, N, M] float32.
+    candidates : Tensor or None
+        [S, N, N] bool: where an edge was looked for, if the run has neighbour lists; None: everywhere. Elsewhere edges
+        are of the silent type 0, with probability 1.
     """
 
     adjacency: Tensor
@@ -50,6 +54,7 @@ class Inference:
     energy: Tensor
     node_types: Tensor
     node_probability: Tensor
+    candidates: Tensor | None = None
 
     def select(self, systems: Tensor, entities: int) -> Inference:
         """Keep some of the systems (int64 [kept]), as :meth:`TrajectoryData.select` does, with `entities` at most."""
@@ -98,10 +103,13 @@ def infer(
         With the exact heat bath each system's part depends on that system only, to the bit. Chains draw random numbers
         that are named by `seed` and the system's place in `data`.
     """
-    systems = run.systems(data)
+    near = candidates(data, run.settings)
+    systems = systems_of(data, run.padded_states(data), run.step_scale(data), near)
     found = find(run, systems, search, chains, seed, progress)
     graph = systems.graph
     probability = torch.stack([graph.adjacency(column) for column in found.edge_probabilities.unbind(-1)], -1)
+    if near is not None:
+        probability[..., 0] += (data.pairs & ~near).to(probability)
     nodes = found.node_types if run.settings.node_types > 1 else None
     with torch.no_grad():
         energy = ops.rollout_energy(
@@ -123,6 +131,7 @@ def infer(
         energy.cpu(),
         _by_system(found.node_types, data),
         _by_system(found.node_probabilities, data),
+        None if near is None else near.cpu(),
     )
 
 
@@ -211,7 +220,7 @@ def forecast(
     initial = run.padded_states(data)[:, start]
     nodes = inference.node_types.to(run.device) if run.settings.node_types > 1 else None
     part = None if data.present is None else data.present[:, start].to(run.device)
-    predicted = _rolled_out(run, data, initial, inference.adjacency.to(run.device), nodes, horizon, part).cpu()
+    predicted = _rolled_out(run, data, initial, inference, nodes, horizon, part).cpu()
     return predicted if normalised else run.normalisation.undo(predicted)
 
 
@@ -219,13 +228,14 @@ def _rolled_out(
     run: Run,
     data: TrajectoryData,
     initial: Tensor,
-    adjacency: Tensor,
+    inference: Inference,
     nodes: Tensor | None,
     horizon: int,
     part: Tensor | None,
 ) -> Tensor:
     """[systems, horizon, N, D]: the first step by modules of its own, where the run has some."""
-    systems, members = run.systems(data), None if data.sizes is None else data.members.to(run.device)
+    adjacency, members = inference.adjacency.to(run.device), None if data.sizes is None else data.members.to(run.device)
+    systems = systems_of(data, run.padded_states(data), run.step_scale(data), inference.candidates)
     graph, scale = systems.graph, systems.step_scale
 
     def predicted(library: ModuleLibrary, state: Tensor, steps: int) -> Tensor:

@@ -21,6 +21,7 @@ from nri_fast.energies import one_step_error
 from nri_fast.history import History
 from nri_fast.metrics import displacement_fit
 from nri_fast.modules import ModuleLibrary
+from nri_fast.neighbours import candidates
 from nri_fast.normalisation import Normalisation
 from nri_fast.observation_noise import feature_weights, noise_share
 from nri_fast.proposals.network import ProposalNetwork
@@ -109,7 +110,7 @@ class Run:
 
     def systems(self, data: TrajectoryData) -> SystemSet:
         """The data in the run's units, on its device."""
-        return systems_of(data, self.padded_states(data), self.step_scale(data))
+        return systems_of(data, self.padded_states(data), self.step_scale(data), candidates(data, self.settings))
 
     def step_scale(self, data: TrajectoryData) -> Tensor | None:
         """[systems] float32 time steps over the run's; None if they are the same, or not known."""
@@ -278,7 +279,7 @@ def train(
     checkpoints = None if folder is None else Checkpoints(folder / "checkpoints")
     states = states.to(device)
     time_step = reference_time_step(data) if start is None else start.time_step
-    systems = systems_of(data, states, step_scale(data, time_step))
+    systems = systems_of(data, states, step_scale(data, time_step), candidates(data, settings))
     trainer.fit(systems, checkpoints, resume, progress, on_step)
     trained_on = {
         "name": data.name,
@@ -328,9 +329,14 @@ def claim(folder: Path, resume: bool) -> Path:
     return folder
 
 
-def systems_of(data: TrajectoryData, states: Tensor, scale: Tensor | None) -> SystemSet:
-    """The systems of some data: `states` [systems, steps, N, D] in the modules' units, on their device."""
+def systems_of(data: TrajectoryData, states: Tensor, scale: Tensor | None, near: Tensor | None) -> SystemSet:
+    """The systems of some data: `states` [systems, steps, N, D] in the modules' units, on their device.
+
+    Edges are looked for where `near` [systems, N, N] is true; everywhere, if it is None.
+    """
     scale = None if scale is None else scale.to(states.device)
+    if near is not None:
+        return SystemSet.padded(states, data.members.sum(1), data.present, scale, near)
     if data.sizes is None:
         return SystemSet.complete(states, data.present, scale)
     return SystemSet.padded(states, data.sizes, data.present, scale)

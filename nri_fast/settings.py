@@ -43,6 +43,11 @@ class Settings:
         Both directions of a pair have one type.
     shared : bool
         All systems are recordings of one structure.
+    neighbours : int or None
+        Candidate senders of an entity: that many nearest ones, by the mean distance through a recording; None: all.
+        Others never interact with it: their edges are of the silent type 0.
+    radius : float or None
+        Largest mean distance of a candidate sender, in recorded units; None: any.
     block : int
         Heat bath: most assignments of a receiver's incoming edges that are weighed jointly. Where there are more, every
         step frees a random choice of edges and holds the others.
@@ -110,6 +115,9 @@ class Settings:
     rate_rule : {"one_cycle", "plateau"}
         The modules' learning rate rises and falls once, or is the authors': halved where the loss of epochs stops
         falling.
+    linear_start : bool
+        Node modules begin with the best linear prediction of an entity's change from its own state, instead of random
+        weights (see :mod:`nri_fast.linear_start`).
     scaled : bool
         Errors and predicted changes are in units of one step's change. Without, as the authors have it, in the units of
         the normalised states.
@@ -126,6 +134,8 @@ class Settings:
     bounce: Bounce = "soft"
     undirected: bool = False
     shared: bool = False
+    neighbours: int | None = None
+    radius: float | None = None
     block: int = 4096
     steps: int = 1000
     batch: int = 25
@@ -155,6 +165,7 @@ class Settings:
     network_optimiser: NetworkOptimiser = "adam"
     network_rate: float = 1e-3
     rate_rule: RateRule = "one_cycle"
+    linear_start: bool = False
     scaled: bool = True
 
     def __post_init__(self) -> None:
@@ -189,6 +200,17 @@ class Settings:
             raise ValueError(f"bounce: expected soft, sampled or metropolis, got {self.bounce!r}")
         if self.bounce == "metropolis" and (self.undirected or self.shared):
             raise ValueError("undirected, shared: expected with a heat bath, got bounce='metropolis'")
+        if self.neighbours is not None and (not isinstance(self.neighbours, int) or self.neighbours < 1):
+            raise ValueError(f"neighbours: expected a whole number, at least 1, or None, got {self.neighbours}")
+        if self.radius is not None and not 0 < self.radius < float("inf"):
+            raise ValueError(f"radius: expected a positive number, or None, got {self.radius}")
+        if self.neighbours is not None or self.radius is not None:
+            if not self.silent and self.edge_types > 1:
+                raise ValueError(
+                    "neighbours, radius: need silent, which is what entities far apart are, got silent=False"
+                )
+            if self.shared:
+                raise ValueError("neighbours, radius: expected None with shared structures, recordings of one graph")
         self._check_proposals()
 
     def _check_proposals(self) -> None:

@@ -126,12 +126,23 @@ class SystemSet:
 
     @classmethod
     def padded(
-        cls, states: Tensor, sizes: Tensor, present: Tensor | None = None, step_scale: Tensor | None = None
+        cls,
+        states: Tensor,
+        sizes: Tensor,
+        present: Tensor | None = None,
+        step_scale: Tensor | None = None,
+        candidates: Tensor | None = None,
     ) -> SystemSet:
-        """Systems of different sizes, [systems, steps, N, D] with `sizes` [systems] entities; all may act on all."""
+        """Systems of different sizes, [systems, steps, N, D] with `sizes` [systems] entities.
+
+        i may act on j where `candidates` [systems, N, N] says so; all may act on all by default.
+        """
         check_tensor("states", states, (None,) * 4, FLOATS)
         _, steps, entities, features = states.shape
-        graph = MegaGraph.complete_ragged(sizes.tolist(), states.device)
+        if candidates is None:
+            graph = MegaGraph.complete_ragged(sizes.tolist(), states.device)
+        else:
+            graph = MegaGraph.from_candidates(candidates, sizes.tolist(), states.device)
         members = torch.arange(entities, device=states.device) < sizes.to(states.device)[:, None]
         taken = members[:, None].expand(-1, steps, -1)
         if present is None:

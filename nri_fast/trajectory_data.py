@@ -173,6 +173,12 @@ class TrajectoryData:
         steps = torch.arange(1, self.steps + 1, device=self.states.device)
         return (self.there.any(-1) * steps).amax(1)
 
+    @property
+    def pairs(self) -> torch.Tensor:
+        """[systems, entities, entities] bool: two different entities, both of them of the system."""
+        here = self.members
+        return here[:, :, None] & here[:, None] & ~torch.eye(self.entities, dtype=torch.bool, device=here.device)
+
     def rows(self, values: torch.Tensor) -> torch.Tensor:
         """What `values` [systems, steps, entities, ...] say of states that are there: [rows, ...]."""
         if self.sizes is None and self.present is None:

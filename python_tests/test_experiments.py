@@ -169,7 +169,7 @@ def test_every_name_has_a_module():
     for name in EXPERIMENTS:
         found = runner.load_experiment(name)
         for scale in ("small", "full"):
-            parts = found.parts(scale, 1)
+            parts = found.parts(scale, 1, (Path("file"),)) if found.data else found.parts(scale, 1)
             assert len({part.name for part in parts}) == len(parts) > 0
     with pytest.raises(ValueError, match=r"experiment: expected one of accuracy, .*, got 'guess'"):
         runner.load_experiment("guess")

@@ -20,6 +20,10 @@ class Experiment:
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="{" + ",".join(EXPERIMENTS) + "}")]
     """Which one; they are explained below."""
+    data: Annotated[
+        tuple[Path, ...], tyro.conf.arg(metavar="[FILE ...]", help_behavior_hint="(for mocap, platoons, vehicles)")
+    ] = ()
+    """Recordings, for the experiments on real ones: platoons.npz, tracks.npz, or 35.asf and its .amc files."""
     scale: Literal["small", "full"] = "small"
     """A minute or so, which shows that it works, or the full size (hours, for some)."""
     out: Annotated[Path | None, optional("DIR", "nri-fast-NAME")] = None
@@ -35,7 +39,8 @@ class Experiment:
         """Runs the experiment."""
         from nri_fast.experiments.runner import run_experiment
 
-        run_experiment(self.name, self.scale, self.out, self.resume, self.seed, choose_device(self.device))
+        device = choose_device(self.device)
+        run_experiment(self.name, self.scale, self.out, self.resume, self.seed, device, data=self.data)
 
 
 EXAMPLES: dict[type, str] = {
@@ -45,6 +50,7 @@ experiments:
 
 examples:
   nri-fast experiment calibration
+  nri-fast experiment platoons --data platoons.npz
   nri-fast experiment accuracy --scale full --out accuracy
   nri-fast experiment accuracy --scale full --out accuracy --resume""",
 }

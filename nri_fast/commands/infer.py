@@ -105,6 +105,8 @@ def write_graphs(
     arrays = {"adjacency": found.adjacency, "probability": found.probability, "energy": found.energy}
     if run.settings.node_types > 1:
         arrays |= {"node_types": found.node_types, "node_probability": found.node_probability}
+    if found.candidates is not None:
+        arrays["candidates"] = found.candidates
     if numbered:
         arrays["systems"] = systems
     if data.sizes is not None:

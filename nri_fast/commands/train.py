@@ -66,10 +66,16 @@ class Train:
     """Whether i acts on j as j acts on i: one type for both directions of a pair."""
     shared: Annotated[bool | None, optional("{True,False}", "the preset's")] = None
     """Whether all systems are recordings of one structure: it is then judged by all of them together."""
+    neighbours: Annotated[int | None, optional("INT", "the preset's: all")] = None
+    """Look for edges only from an entity's so many nearest ones, by the mean distance through a recording."""
+    radius: Annotated[float | None, optional("DISTANCE", "the preset's: any")] = None
+    """Look for edges only from entities no farther away on average, in recorded units."""
     judged: Annotated[tuple[str, ...] | None, optional("[FEATURE ...]", "the preset's")] = None
     """Features whose one-step prediction judges structures; none after the option: all of them."""
     relative: Annotated[tuple[str, ...] | None, optional("[FEATURE ...]", "the preset's")] = None
     """Features that count only as sender minus receiver; none after the option: positions count as such."""
+    linear_start: Annotated[bool | None, optional("{True,False}", "the preset's")] = None
+    """Whether modules of entities begin with the best linear prediction from an entity's own state."""
     message: Annotated[int | None, optional("INT", "the preset's")] = None
     """Width of a message from one entity to another."""
     edge_hidden: Annotated[tuple[int, ...] | None, optional("[INT ...]", "the preset's")] = None

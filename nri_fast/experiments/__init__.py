@@ -14,10 +14,13 @@ EXPERIMENTS: dict[str, str] = {
     "calibration": "whether probabilities of edges mean what they say",
     "data-efficiency": "edges right over the number of systems to learn from",
     "mega-graph": "all systems in one graph against one system at a time",
+    "mocap": "a walking person's joints, forecast by the protocol of NRI and dNRI (needs --data)",
     "noise": "edges right over observation noise",
+    "platoons": "real cars in a row: who follows whom, beside correlation and Granger causality (needs --data)",
     "proposals": "a network that predicts graphs: alone, and as the proposals of a chain",
     "split": "graphs whose shape was never seen in training",
     "transfer": "modules learned on five entities judge ten",
     "types": "two types of entities and of edges together; three types of edges",
     "unseen": "entities that nobody observed, found from how the others move",
+    "vehicles": "real vehicles: forecasts with and without relations, and what edges mean (needs --data)",
 }

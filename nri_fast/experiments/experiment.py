@@ -92,10 +92,13 @@ class Experiment:
     Attributes
     ----------
     parts : callable
-        (scale, seed) -> the parts, in the order in which they are worked off.
+        (scale, seed) -> the parts, in the order in which they are worked off; (scale, seed, files) if it needs data.
     report : callable
         Figures of all parts, by name, in that order -> Report.
+    data : str
+        Which recordings it needs, for people; empty: none.
     """
 
-    parts: Callable[[Scale, int], list[Part]]
+    parts: Callable[..., list[Part]]
     report: Callable[[dict[str, Figures]], Report]
+    data: str = ""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import io
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def run_experiment(
     device: str = "cpu",
     progress: bool = True,
     say: Callable[[str], None] = print,
+    data: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Runs an experiment, or what is left of it.
 
@@ -67,6 +69,8 @@ def run_experiment(
         Show progress bars on terminals.
     say : callable
         Takes each line of text.
+    data : sequence of Path
+        Files with recordings, for the experiments that need some.
 
     Returns
     -------
@@ -79,15 +83,21 @@ def run_experiment(
     FileExistsError
         The folder is there and not empty, without `resume`.
     ValueError
-        No such experiment; the folder was begun with something else.
+        No such experiment; it needs data, or takes none; the folder was begun with something else.
+    FileNotFoundError
+        No such data.
     CheckpointError
         A file of the folder is damaged.
     """
     commit()  # is remembered: later changes of the files do not count
     experiment = load_experiment(name)
-    parts = experiment.parts(scale, seed)
+    if bool(data) != bool(experiment.data):
+        raise ValueError(f"--data: {name} needs {experiment.data}" if experiment.data else f"--data: {name} takes none")
+    parts = experiment.parts(scale, seed, tuple(data)) if data else experiment.parts(scale, seed)
     folder = Path(f"nri-fast-{name}") if out is None else out
     plan = {"experiment": name, "scale": scale, "seed": seed, "nri_fast": __version__, "parts": [p.name for p in parts]}
+    if data:
+        plan["data"] = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in data}
     _begin(folder, plan, resume)
     done = {}
     for number, part in enumerate(parts, 1):
@@ -148,6 +158,8 @@ def _write(
     text = report.markdown()
     table = {"title": report.title, "columns": report.columns, "rows": report.rows, "notes": report.notes}
     facts = {"experiment": plan["experiment"], "scale": plan["scale"], "seed": plan["seed"]}
+    if "data" in plan:
+        facts["data"] = plan["data"]
     result = json_text({**facts, "table": table, "parts": done})
     picture = io.BytesIO()
     report.figure.savefig(picture, format="png", dpi=150)

@@ -28,6 +28,11 @@ def seconds(values: Sequence[float | None]) -> str:
     return f"{mean(there):.1f}" if there else NONE
 
 
+def seeds(count: int) -> str:
+    """How many."""
+    return "1 seed" if count == 1 else f"mean of {count} seeds"
+
+
 def number(values: Sequence[float], digits: int = 4) -> str:
     """Mean."""
     return f"{mean(values):.{digits}f}" if values else NONE

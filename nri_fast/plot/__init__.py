@@ -11,10 +11,12 @@ from nri_fast.plot.measurements import curves, dots
 from nri_fast.plot.paths import trajectories
 from nri_fast.plot.pull import law_curves, laws
 from nri_fast.plot.structures import graphs, relabel
-from nri_fast.plot.style import Array, ArrayLike
+from nri_fast.plot.style import COLOURS, TEXT, Array, ArrayLike, plain
 from nri_fast.plot.unseen import unseen
 
 __all__ = [
+    "COLOURS",
+    "TEXT",
     "Array",
     "ArrayLike",
     "confusion",
@@ -23,6 +25,7 @@ __all__ = [
     "graphs",
     "law_curves",
     "laws",
+    "plain",
     "relabel",
     "reliability",
     "training",

@@ -1,0 +1,229 @@
+"""Experiments on recordings that people have, worked off on small files made up here."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_readers_mocap import SKELETON
+
+from nri_fast import cli
+from nri_fast.experiments import mocap, platoons, runner, vehicles
+from nri_fast.experiments.experiment import Workplace
+from nri_fast.readers.recording import DataError
+from nri_fast.report import json_text
+
+
+def figures_of(experiment, files, folder, scale="small"):
+    """All parts worked off, as the runner reads them back, and the report."""
+    figures = {}
+    for part in experiment.parts(scale, 1, files):
+        (folder / part.name).mkdir()
+        found = part.work(Workplace(folder / part.name, progress=False))
+        figures[part.name] = json.loads(json_text(found))
+    return figures, experiment.report(figures)
+
+
+# Platoons -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cars(tmp_path):
+    """Seven runs of cars, each of which follows the speed of the one ahead with a lag of a second or two."""
+    random = np.random.default_rng(0)
+    runs = {"dt": np.array(0.1)}
+    for run in range(7):
+        count, steps = 3 + run % 3, 400
+        speed = np.full((steps, count), 10.0)
+        push = random.normal(size=steps + 60)
+        speed[:, 0] += np.convolve(push, np.ones(30) / 10, "valid")[:steps]
+        for t in range(1, steps):
+            speed[t, 1:] = speed[t - 1, 1:] + 0.06 * (speed[t - 1, :-1] - speed[t - 1, 1:])
+            speed[t, 1:] += 0.01 * random.normal(size=count - 1)
+        place = np.cumsum(speed, axis=0) * 0.1 - 20 * np.arange(count)
+        runs[f"run{run}"] = np.stack([place, np.zeros_like(place), speed], axis=-1)
+    file = tmp_path / "platoons.npz"
+    np.savez(file, **runs)
+    return file
+
+
+def test_platoons(cars, tmp_path, monkeypatch):
+    monkeypatch.setitem(platoons.STEPS, "small", 15)
+    monkeypatch.setitem(platoons.SEEDS, "small", 2)
+    monkeypatch.setattr(platoons, "FOLDS", 2)
+    figures, report = figures_of(platoons.EXPERIMENT, (cars,), tmp_path)
+    rows = {row[0].split(" (")[0]: row for row in report.rows}
+    assert list(rows) == ["nri_fast, mean score of 2 runs", "nri_fast, one training run", "lagged correlation",
+                          "Granger causality"]  # fmt: skip
+    scored = [{**figures[f"seed{seed}-fold0"]["scores"], **figures[f"seed{seed}-fold1"]["scores"]} for seed in (1, 2)]
+    both = {name: (np.array(scored[0][name]) + scored[1][name]) / 2 for name in scored[0]}
+    assert float(rows["nri_fast, mean score of 2 runs"][1]) == pytest.approx(platoons.quality(both)["auroc"], abs=1e-3)
+    assert float(rows["lagged correlation"][1]) > 0.8
+    tested = [name for fold in range(2) for name in figures[f"seed1-fold{fold}"]["scores"]]
+    assert sorted(tested) == [f"run{run}" for run in range(7)]  # each once, by modules that never saw it
+    assert "7 runs of 3 to 5 cars" in report.notes[0]
+
+
+def test_speeds_are_means_of_what_is_past(cars):
+    run = platoons.platoons([cars])[0]
+    recorded = next(iter(run.pieces()))[..., 2]
+    assert np.allclose(platoons.speeds(run, 1.0, 3)[1], recorded[13:23].mean(0))
+    first = platoons.states(run)[0]
+    assert np.allclose(first[0, :, 1], recorded[10:20].mean(0) - recorded[:10].mean(0))
+    assert len({len(series) for series in platoons.states(run)}) == 1
+
+
+def test_quality_of_scores():
+    chain = np.eye(4, k=1)
+    assert platoons.quality({"a": chain, "b": chain[:3, :3]}) == {
+        "auroc": 1.0, "auroc_of_runs": 1.0, "worst_run": 1.0, "leader": 1.0
+    }  # fmt: skip
+    assert platoons.quality({"a": -chain})["auroc"] == 0
+    assert platoons.quality({"a": np.zeros((4, 4))})["auroc"] == 0.5
+
+
+def test_too_few_platoons(tmp_path):
+    np.savez(tmp_path / "few.npz", run=np.ones((100, 3, 3)), dt=np.array(0.1))
+    with pytest.raises(DataError, match=r"few\.npz: expected at least 6 runs of 7 s, got 1"):
+        platoons.baselines((tmp_path / "few.npz",), Workplace(tmp_path))
+
+
+# Vehicles -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tracks(tmp_path):
+    """Four scenarios of vehicles in two lanes, towards the north-east; some enter late or leave early."""
+    random = np.random.default_rng(1)
+    rows = []
+    for scenario in range(4):
+        for track in range(6):
+            first, last = (random.integers(8), 90 - random.integers(8)) if track > 2 else (0, 90)
+            speed = 12 + random.normal() + np.cumsum(0.05 * random.normal(size=90))
+            along = 15 * (track % 3) + np.cumsum(speed) * 0.1
+            across = 3.7 * (track // 3)
+            for step in range(first, last):
+                x, y = (along[step] - across) / np.sqrt(2), (along[step] + across) / np.sqrt(2)
+                rows.append((scenario, track, step, x, y, np.pi / 4, speed[step]))
+    table = np.array(rows)
+    file = tmp_path / "tracks.npz"
+    whole = {name: table[:, k].astype(np.int64) for k, name in enumerate(("scenario", "track", "step"))}
+    np.savez(file, **whole, x_y_heading_speed=table[:, 3:].astype(np.float32), dt=np.array(0.1))
+    return file
+
+
+def test_vehicles(tracks, tmp_path, monkeypatch):
+    monkeypatch.setitem(vehicles.STEPS, "small", (10, 20))
+    monkeypatch.setattr(vehicles, "FOLDS", 2)
+    figures, report = figures_of(vehicles.EXPERIMENT, (tracks,), tmp_path)
+    assert [row[0] for row in report.rows] == ["constant velocity", "without relations", "with relations"]
+    assert sorted(s for part in figures.values() for s in part["scenarios"]) == ["0", "1", "2", "3"]
+    for part in figures.values():
+        assert part["forecasts"][0] >= part["forecasts"][-1] > 0
+        assert sum(one["edges"] for one in part["edges"].values()) > 0
+        assert all(0 <= one["active"] <= one["edges"] for one in part["edges"].values())
+        assert all(np.isfinite(values).all() for values in part["squares"].values())
+    assert "nan" not in report.markdown()
+    assert len(report.figure.axes) == 2
+
+
+def test_lane_coordinates_know_nothing_of_what_comes(tracks):
+    _, frames, moving = vehicles.scenarios([tracks])[0]
+    assert frames == 5
+    there = moving[20:]
+    assert np.allclose(there[:, :3, 3], 0, atol=1e-3)  # all drive along x
+    lanes = np.nanmean(there[..., 1], axis=0) / vehicles.LATERAL
+    assert np.allclose(lanes[3:] - lanes[0], 3.7, atol=1e-3)
+    assert np.allclose(there[:, 0, 4], moving[20:, 0, 2] - moving[15:-5, 0, 2])
+    assert np.allclose(there[:, 0, 5], moving[15:-5, 0, 4])
+    seen, coming = vehicles.tasks([("a", frames, moving)])
+    assert seen[0].shape[0] == vehicles.SEEN + 1
+    assert coming[0].shape == (3, seen[0].shape[1], 2)
+    straight = vehicles.straight_on(seen)
+    assert np.allclose(straight[0][1] - vehicles.metres(seen[0][-1, :, :2]), seen[0][-1, :, 2:4] * [3, 3 / 5])
+
+
+def test_errors_count_where_a_vehicle_is_still_there():
+    coming = np.zeros((3, 2, 2))
+    coming[1:, 1] = np.nan
+    ahead = np.broadcast_to([3.0, 4.0], (3, 2, 2))
+    assert vehicles.squared_errors([ahead], [coming]) == [50.0, 25.0, 25.0]
+
+
+# Motion capture -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def walk(tmp_path):
+    """A hip, a thigh and a foot that swing while the root goes along, in eight trials."""
+    files = [tmp_path / "1.asf"]
+    files[0].write_text(SKELETON)
+    for trial in range(8):
+        lines = ["#!OML:ASF", ":FULLY-SPECIFIED", ":DEGREES"]
+        for frame in range(110):
+            swing = np.sin(frame / 10 + trial)
+            lines += [str(frame + 1), f"root {0.02 * frame:.5f} 0 0 0 0 0", f"thigh {30 * swing:.5f} {5 * swing:.5f}",
+                      f"foot {20 * swing:.5f}"]  # fmt: skip
+        files.append(tmp_path / f"1_{trial + 1:02d}.amc")
+        files[-1].write_text("\n".join(lines) + "\n")
+    return tuple(files)
+
+
+def test_mocap(walk, tmp_path, monkeypatch):
+    monkeypatch.setitem(mocap.STEPS, "small", (5, 10))
+    few = {name: dataclasses.replace(s, rollout=4, batch=3) for name, s in mocap.VARIANTS.items()}
+    monkeypatch.setattr(mocap, "VARIANTS", few)
+    figures, report = figures_of(mocap.EXPERIMENT, walk, tmp_path)
+    names = [row[0] for row in report.rows]
+    assert names[:4] == ["nothing moves", "constant velocity", "without relations", "with relations"]
+    errors = {row[0]: [float(cell) for cell in row[1:]] for row in report.rows[:4]}
+    assert errors["with relations"][1] < errors["nothing moves"][1]
+    for part in figures.values():
+        of = part["trials"]
+        assert (len(of["train"]), len(of["valid"]), len(of["test"])) == (5, 1, 2)
+        assert len({name for names in of.values() for name in names}) == 8
+    assert report.rows[-1][-1] == "> 6.0e-04"
+
+
+def test_mocap_errors_are_those_of_the_range_of_training(walk):
+    _, found = mocap.trials(walk)
+    mean = mocap.mean_places(found[:4])
+    assert np.allclose(mean[0], 0)  # the root comes first
+    data = mocap.windows(found[:4], 50, mean)
+    normalisation = mocap.Normalisation.learn(data)
+    width = np.ptp(data.states[..., :3].numpy()) / 2
+    whole = mocap.windows(found[4:5], 98, mean)
+    still = mocap.simple(whole, normalisation)["nothing moves"]
+    recorded = whole.states.numpy()
+    position = ((recorded[:, 69, :, :3] - recorded[:, 49, :, :3]) / width) ** 2
+    speed = ((recorded[:, 69, :, 3:6] - recorded[:, 49, :, 3:6]) / (np.ptp(data.states[..., 3:6].numpy()) / 2)) ** 2
+    assert still[19] == pytest.approx((position.mean() + speed.mean()) / 2, rel=1e-4)
+
+
+def test_mocap_wants_one_skeleton(walk):
+    with pytest.raises(DataError, match=r"expected one \.asf file and \.amc files of that subject"):
+        mocap.trials(walk[1:])
+
+
+# The command --------------------------------------------------------------------------------------------------------
+
+
+def test_data_are_asked_for_and_remembered(cars, tmp_path, monkeypatch, capsys):
+    with pytest.raises(ValueError, match=r"--data: platoons needs platoons\.npz"):
+        runner.run_experiment("platoons", out=tmp_path / "x")
+    with pytest.raises(ValueError, match="--data: accuracy takes none"):
+        runner.run_experiment("accuracy", out=tmp_path / "x", data=[cars])
+    assert not (tmp_path / "x").exists()
+    monkeypatch.setitem(platoons.STEPS, "small", 3)
+    monkeypatch.setattr(platoons, "FOLDS", 2)
+    command = ["experiment", "platoons", "--data", str(cars), "--out", str(tmp_path / "x"), "--device", "cpu"]
+    assert cli.main(command) == 0
+    assert "lagged correlation" in capsys.readouterr().out
+    result = json.loads((tmp_path / "x" / "result.json").read_text())
+    assert list(result["data"]) == ["platoons.npz"]
+    other = Path(tmp_path / "other" / "platoons.npz")
+    other.parent.mkdir()
+    other.write_bytes(cars.read_bytes() + b" ")
+    with pytest.raises(ValueError, match="was begun with data"):
+        runner.run_experiment("platoons", out=tmp_path / "x", resume=True, data=[other])

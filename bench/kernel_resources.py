@@ -92,9 +92,13 @@ def parse(report: str) -> Iterator[tuple[str, str, dict[str, int]]]:
         )
 
 
+PRECISIONS = ("fp32", "tf32", "bf16")  # of csrc/common/views.h, in order
+
+
 def short(demangled: str) -> str:
     """``linear_kernel<float, 8>`` of a whole signature."""
     text = re.sub(r"\((?:int|bool|long)\)", "", demangled.replace("(anonymous namespace)::", ""))
+    text = re.sub(r"\(nri::Precision\)(\d)", lambda found: PRECISIONS[int(found[1])], text)
     found = re.search(r"(\w+(?:<[^()]*>)?)\(", text)
     if found is None:
         raise ValueError(f"kernel: expected a signature, got {demangled!r}")

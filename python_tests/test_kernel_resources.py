@@ -97,6 +97,8 @@ def test_names_are_short():
     whole = "void nri::cuda::(anonymous namespace)::linear_kernel<float, (int)8>(nri::cuda::SlotView, float const*)"
     assert kernel_resources.short(whole) == "linear_kernel<float, 8>"
     assert kernel_resources.short("nri::cuda::(anonymous namespace)::scan_buckets(long, long*)") == "scan_buckets"
+    fused = "void nri::cuda::fused::(anonymous namespace)::kernel<(nri::Precision)2, 64>(nri::cuda::fused::EnergyJob)"
+    assert kernel_resources.short(fused) == "kernel<bf16, 64>"
 
 
 def test_floors_by_hand():

@@ -198,7 +198,7 @@ class Run:
                 facts["seed"],
                 facts["trained_on"],
                 scale,
-                tuple(map(float, facts.get("feature_weights", ()))),
+                _weights(facts["feature_weights"], settings, normalisation),
                 history,
                 fit,
                 network,
@@ -311,6 +311,13 @@ def train(
         run.save(folder)
         write_made(folder, time.monotonic() - began, str(device), resume)
     return run
+
+
+def _weights(values: Any, settings: Settings, normalisation: Normalisation) -> tuple[float, ...]:
+    weights, judged = tuple(map(float, values)), len(settings.judged_places(normalisation.feature_names))
+    if len(weights) not in (0, judged):
+        raise ValueError(f"feature_weights: expected {judged} of them, got {len(weights)}")
+    return weights
 
 
 def claim(folder: Path, resume: bool) -> Path:

@@ -194,7 +194,7 @@ def test_features_that_never_change_do_not_spoil_training(bounce):
 
 
 def test_unknown_presets_name_the_known_ones():
-    with pytest.raises(ValueError, match=r"preset: expected one of springs, .* got 'spring'"):
+    with pytest.raises(ValueError, match=r"preset: expected one of own, springs, .* got 'spring'"):
         nf.train(data_of(torch.randn(2, 3, N, D)), preset="spring")
 
 

@@ -128,7 +128,8 @@ def test_vehicles(tracks, tmp_path, monkeypatch):
     assert len(report.figure.axes) == 2
 
 
-def test_lane_coordinates_know_nothing_of_what_comes(tracks):
+def test_lane_coordinates_know_nothing_of_what_comes(tracks, monkeypatch):
+    monkeypatch.setattr(vehicles, "FOLDS", 4)
     _, frames, moving = vehicles.scenarios([tracks])[0]
     assert frames == 5
     there = moving[20:]

@@ -248,14 +248,19 @@ def test_the_page_works_in_a_browser_without_network(written, width, tmp_path):
 
     def edges(system, least=0.0, kinds=shown):
         both = enumerate(zip(system["edges"]["type"], system["edges"]["p"], strict=True))
-        return [k for k, (kind, p) in both if kind in kinds and p >= least]
+        return [k for k, (kind, p) in both if kind in kinds and p >= least and drawn(system, k)]
+
+    def drawn(system, k):
+        """Whether sender and receiver are there at the first moment."""
+        ends = system["edges"]["from"][k], system["edges"]["to"][k]
+        return all(system["states"][0][end][0] is not None for end in ends)
 
     assert seen["first"][:2] == [_label(first), len(edges(first))]
     assert seen["last"] == [_label(last), len(edges(last))]
     assert seen["around"] == _label(first)
     assert seen["moved"][0] == str(first["moments"][-1])
     assert (seen["moved"][1] != seen["first"][2]) == data["plane"]
-    assert seen["rows"] == len(edges(first))
+    assert seen["rows"] == sum(kind in shown for kind in first["edges"]["type"])
     if name == "partial":
         there = [row[-1] is not None for row in first["states"][0]]
         assert len(seen["moved"][1]) == sum(there)
@@ -309,7 +314,7 @@ def test_the_command_writes_page_and_graphs(folder, capsys):
     assert str(page) in capsys.readouterr().out
     assert call("infer", *arguments, folder / "again.csv") == 0
     assert graphs.read_text() == (folder / "again.csv").read_text()
-    assert "run: who acts on whom in walk" in page.read_text(encoding="utf-8")
+    assert "run: who acts on whom in data" in page.read_text(encoding="utf-8")
     assert sorted(file.name for file in page.parent.iterdir()) == ["page.html"]
     capsys.readouterr()
     for more in ([page], [folder / "page.txt"], [folder / "b.html", "--graphs", graphs]):

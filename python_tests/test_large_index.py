@@ -93,6 +93,7 @@ def test_minibatches_of_many_states(states, last):
     assert graph.entities is None
     systems = object.__new__(nf.SystemSet)  # its constructor would read all of the states
     systems.graph, systems.states, systems.steps, systems.features = graph, states, STEPS, D
+    systems.present = systems.step_scale = None
     batch = systems.batch([SYSTEMS])
     assert torch.equal(batch.states, last.flatten()[-STEPS * D :])
     assert batch.nodes.tolist() == [SYSTEMS * N - 1]

@@ -235,7 +235,8 @@ def test_a_loaded_run_is_the_run(finished, copied):
     for name in ("normalisation", "settings", "seed", "trained_on", "history", "displacement_fit"):
         assert getattr(again, name) == getattr(run, name), name
     one, other = nf.infer(run, data), nf.infer(again, data)
-    assert one.candidates is None and other.candidates is None
+    assert one.candidates is None
+    assert other.candidates is None
     for name, value in vars(one).items():
         assert value is None or torch.equal(value, getattr(other, name)), name
 

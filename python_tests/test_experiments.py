@@ -143,7 +143,7 @@ with pytest.MonkeyPatch.context() as patch:
 """
 
 
-@pytest.mark.parametrize("rename", [9, 24])  # in the first part's training, in the second's
+@pytest.mark.parametrize("rename", [9, 25])  # in the first part's training, in the second's
 def test_killed_and_resumed_equals_undisturbed(tmp_path, monkeypatch, rename):
     tiny_accuracy(monkeypatch)
     command = [sys.executable, "-c", DIES, str(Path(__file__).parent), str(tmp_path / "killed"), str(rename)]
@@ -158,7 +158,7 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path, monkeypatch, rename):
         interrupted.append(found.pop("train_seconds") is None)
         del part["figures"]["train_seconds"]
         assert found == part["figures"]
-    assert interrupted == [rename == 9, rename == 24]
+    assert interrupted == [rename == 9, rename == 25]
     assert not list((tmp_path / "killed").rglob("checkpoints"))
 
 

@@ -234,7 +234,8 @@ def test_inference_of_a_part_is_that_part_of_the_inference(bounce):
     kept = torch.tensor([0, 1, 2]) if bounce == "metropolis" else torch.tensor([5, 1, 3])
     part = nf.infer(run, dataclasses.replace(data, states=data.states[kept], edges=None), seed=1)
     for name, value in vars(part).items():
-        assert_same_bits(value, getattr(everything, name)[kept])
+        if name != "candidates":  # there are none
+            assert_same_bits(value, getattr(everything, name)[kept])
 
 
 def test_labels_are_not_looked_at():
@@ -243,8 +244,10 @@ def test_labels_are_not_looked_at():
     liar = dataclasses.replace(data, edges=torch.zeros_like(data.edges))
     run, other = (nf.train(d, settings=settings, progress=False) for d in (data, liar))
     assert_same_bits(run.library.flat_parameters(), other.library.flat_parameters())
+    told = nf.infer(other, liar)
     for name, value in vars(nf.infer(run, data)).items():
-        assert_same_bits(getattr(nf.infer(other, liar), name), value)
+        if name != "candidates":  # there are none
+            assert_same_bits(getattr(told, name), value)
 
 
 def test_inference_is_laid_out_by_sender_and_receiver():

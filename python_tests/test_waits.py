@@ -162,6 +162,9 @@ def test_search_batches_are_planned_on_the_host(far):
     with far, ops.one_torch_thread():
         parameters = library.flat_parameters().detach()
         error = energies.one_step_error(library, None, None)
+        searched = 0
         for batch in search.batches(library, systems, progress=False):
             rollouts = search.Rollouts(library, parameters, batch, systems.steps, 3, error)
             search.Descent(rollouts, 0).anneal()
+            searched += batch.graph.systems
+    assert searched == len(systems)  # and nothing waited, or the device would have complained

@@ -11,6 +11,7 @@
 #include "common/philox.h"
 #include "common/portable_math.h"
 #include "common/random_proposal.h"
+#include "cpu/system_parts.h"
 #include "cpu/thread_pool.h"
 
 namespace nri::cpu {
@@ -24,24 +25,6 @@ template <typename Body>
 void parallel_chunks(const Execution& execution, int64_t count, int64_t chunk, const Body& body) {
   parallel_for(execution.threads, (count + chunk - 1) / chunk,
                [&](int64_t index, int) { body(index * chunk, std::min(count, (index + 1) * chunk)); });
-}
-
-struct Range {
-  int64_t begin, end;
-  int64_t size() const { return end - begin; }
-};
-
-Range nodes_of(const GraphView& graph, int64_t system) {
-  return {graph.node_offset[system], graph.node_offset[system + 1]};
-}
-
-Range edges_of(const GraphView& graph, int64_t system) {
-  const Range nodes = nodes_of(graph, system);
-  return {graph.in_offset[nodes.begin], graph.in_offset[nodes.end]};
-}
-
-void copy_range(const uint8_t* from, const Range& range, uint8_t* to) {
-  std::copy(from + range.begin, from + range.end, to + range.begin);
 }
 
 bool finite(double value) { return std::fabs(value) <= std::numeric_limits<double>::max(); }

@@ -7,29 +7,13 @@
 #include <vector>
 
 #include "common/metropolis_sweep.h"
+#include "cpu/system_parts.h"
 #include "cpu/thread_pool.h"
 
 namespace nri::cpu {
 namespace {
 
 constexpr int64_t kChainsPerChunk = 32;
-
-struct Range {
-  int64_t begin, end;
-};
-
-Range nodes_of(const GraphView& graph, int64_t system) {
-  return {graph.node_offset[system], graph.node_offset[system + 1]};
-}
-
-Range edges_of(const GraphView& graph, int64_t system) {
-  const Range nodes = nodes_of(graph, system);
-  return {graph.in_offset[nodes.begin], graph.in_offset[nodes.end]};
-}
-
-void copy_range(const uint8_t* from, const Range& range, uint8_t* to) {
-  std::copy(from + range.begin, from + range.end, to + range.begin);
-}
 
 template <typename T>
 class Sweeps {

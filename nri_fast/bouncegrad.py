@@ -156,6 +156,11 @@ class BounceGrad:
         self._weights, self._optimiser = _learner(library, settings.learning_rate)
 
     @property
+    def step(self) -> int:
+        """Gradient steps taken."""
+        return self._step
+
+    @property
     def total_steps(self) -> int:
         """Gradient steps of the whole run, polishing included."""
         return self.settings.steps + self.settings.polish_steps

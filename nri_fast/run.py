@@ -28,6 +28,7 @@ from nri_fast.proposals.network import ProposalNetwork
 from nri_fast.record import write_made
 from nri_fast.settings import Settings, settings_of
 from nri_fast.system_set import SystemSet
+from nri_fast.tensorboard_log import logged, summary_writer
 from nri_fast.trajectory_data import TrajectoryData
 from nri_fast.warm_start import WarmStart, origin
 
@@ -224,6 +225,7 @@ def train(
     progress: bool = True,
     on_step: Callable[[BounceGrad], None] | None = None,
     start: Run | None = None,
+    tensorboard: bool = False,
 ) -> Run:
     """Learns modules and structures from trajectories alone; labels in the data are never looked at.
 
@@ -251,6 +253,9 @@ def train(
         Begin with this run's modules instead of random weights, in its normalisation, and as cold as it ended: systems
         of another size, or more of them. Its proposal network and its forecaster are not taken over. To resume, pass
         the same again.
+    tensorboard : bool
+        Write the curves, while it trains, to the folder ``tensorboard`` in `out` too. A run that has that folder goes
+        on writing when it is resumed.
 
     Returns
     -------
@@ -260,10 +265,16 @@ def train(
     ------
     FileExistsError
         If `out` exists, is not empty, and `resume` is not set.
+    ImportError
+        If `tensorboard` is set and its package is not installed.
     ValueError, DivergedError, CheckpointError
         As :meth:`BounceGrad.fit`; ValueError, too, if `start` has other modules than the settings ask for, or the data
         other features.
     """
+    if tensorboard and out is None:
+        raise ValueError("tensorboard: expected `out`, the folder of the run, got None")
+    if tensorboard:
+        summary_writer()  # missing: known before anything is made
     settings = settings_of(preset, settings)
     warm = None if start is None else WarmStart.of(start, settings, data.feature_names)
     folder = None if out is None else claim(Path(out), resume)
@@ -280,7 +291,8 @@ def train(
     states = states.to(device)
     time_step = reference_time_step(data) if start is None else start.time_step
     systems = systems_of(data, states, step_scale(data, time_step), candidates(data, settings))
-    trainer.fit(systems, checkpoints, resume, progress, on_step)
+    with logged(on_step, folder, tensorboard) as watch:
+        trainer.fit(systems, checkpoints, resume, progress, watch)
     trained_on = {
         "name": data.name,
         "split": data.split,

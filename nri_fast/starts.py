@@ -12,6 +12,7 @@ import math
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
@@ -36,6 +37,7 @@ def train_starts(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = True,
+    tensorboard: bool = False,
 ) -> Run:
     """Trains from several random starts and keeps the run whose graphs predict best; labels are never looked at.
 
@@ -52,6 +54,8 @@ def train_starts(
         Folder of the best run; the others are in its folder ``starts``.
     resume : bool
         Go on in `out`: finished starts are not repeated.
+    tensorboard : bool
+        Every start writes its curves to the folder ``tensorboard`` in its own.
 
     Returns
     -------
@@ -78,9 +82,8 @@ def train_starts(
         if place is not None and (place / RUN_FILE).exists():
             runs.append(Run.load(place, device))
         else:
-            runs.append(
-                train(data, settings=settings, seed=own, device=device, out=place, resume=resume, progress=progress)
-            )
+            how: dict[str, Any] = {"settings": settings, "seed": own, "device": device, "progress": progress}
+            runs.append(train(data, out=place, resume=resume, tensorboard=tensorboard, **how))
     scales = [run.scale_squared for run in runs if run.scale_squared is not None]
     errors = [error_of_halves(run, data, min(scales, default=None)) for run in runs]
     best = runs[errors.index(min(errors))]

@@ -48,6 +48,8 @@ class Train:
     first half of every recording, judged in the second. Training can end at chance; three starts make that rare."""
     start: Annotated[Path | None, optional("RUN", "random weights")] = None
     """Finished run whose modules to begin with, say one of smaller systems. A copy is kept with the new run."""
+    tensorboard: bool = False
+    """Write the curves while it trains: `tensorboard --logdir RUN` draws them. Needs nri_fast[tensorboard]."""
     device: Device = "auto"
     """Where to compute; auto takes a GPU if there is one that this build has kernels for."""
     steps: Annotated[int | None, optional("INT", "the preset's")] = None
@@ -110,8 +112,14 @@ class Train:
         from nri_fast.plan import PLAN_FILE, START
         from nri_fast.run import RUN_FILE, Run, train
         from nri_fast.starts import STARTS, train_starts
+        from nri_fast.tensorboard_log import summary_writer
 
         device = choose_device(self.device)
+        if self.tensorboard:
+            try:
+                summary_writer()
+            except ImportError as problem:
+                raise ValueError(f"--tensorboard: {problem}") from problem
         if self.resume:
             plan = self._plan_to_resume()
             if (self.out / RUN_FILE).exists():
@@ -123,13 +131,20 @@ class Train:
         kept = plan.kept(data)
         start = None if plan.start is None else Run.load(self.out / START)
         started = time.monotonic()
+        # Resumed in any case: the folder holds the plan, and without a checkpoint it means from the first step.
+        how: dict[str, Any] = {
+            "settings": settings,
+            "seed": plan.seed,
+            "device": device,
+            "out": self.out,
+            "resume": True,
+        }
         try:
-            # Resumed in any case: the folder holds the plan, and without a checkpoint it means from the first step.
             if plan.starts > 1:
-                best = train_starts(kept, plan.starts, "", settings, plan.seed, device, self.out, resume=True)
+                best = train_starts(kept, plan.starts, tensorboard=self.tensorboard, **how)
                 print(f"kept: seed {best.seed} of {plan.starts} starts")
             else:
-                train(kept, settings=settings, seed=plan.seed, device=device, out=self.out, resume=True, start=start)
+                train(kept, start=start, tensorboard=self.tensorboard, **how)
         except ValueError:
             if not self.resume:  # nothing was trained: leave the name free for a better attempt
                 (self.out / PLAN_FILE).unlink()

@@ -8,12 +8,19 @@ from nri_fast import plot
 from nri_fast.calibration import Reliability
 from nri_fast.experiments import text
 from nri_fast.experiments.experiment import Experiment, Figures, Part, Report, Scale
-from nri_fast.experiments.lesson import SEEDS, SMALL_CHARGED, Lesson, at_scale
+from nri_fast.experiments.lesson import SMALL_CHARGED, UNPOLISHED, Lesson, at_scale
 
 LESSONS = {
-    "small": (Lesson("springs", "springs", 20), Lesson("charged", "charged", 200, changes=SMALL_CHARGED)),
-    "full": (Lesson("springs", "springs", 50, tested=1000), Lesson("charged", "charged", 500, tested=1000)),
+    "small": (
+        Lesson("springs", "springs", 20, changes=UNPOLISHED),
+        Lesson("charged", "charged", 200, changes=UNPOLISHED | SMALL_CHARGED),
+    ),
+    "full": (
+        Lesson("springs", "springs", 50, tested=1000, changes=UNPOLISHED),
+        Lesson("charged", "charged", 500, tested=1000, changes=UNPOLISHED),
+    ),
 }
+SEEDS = {"small": {"springs": 1, "charged": 1}, "full": {"springs": 3, "charged": 1}}  # of charged, minutes each
 
 
 def parts(scale: Scale, seed: int) -> list[Part]:
@@ -21,7 +28,7 @@ def parts(scale: Scale, seed: int) -> list[Part]:
     return [
         at_scale(scale, lesson.with_seed(seed + repetition)).part()
         for lesson in LESSONS[scale]
-        for repetition in range(SEEDS[scale])
+        for repetition in range(SEEDS[scale][lesson.kind])
     ]
 
 

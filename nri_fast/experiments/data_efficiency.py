@@ -5,20 +5,27 @@ from __future__ import annotations
 from nri_fast import plot
 from nri_fast.experiments import text
 from nri_fast.experiments.experiment import Experiment, Figures, Part, Report, Scale
-from nri_fast.experiments.lesson import SEEDS, Lesson, at_scale
+from nri_fast.experiments.lesson import UNPOLISHED, Lesson, at_scale
 
-SYSTEMS = {"small": (5, 10, 20, 50), "full": (10, 20, 50, 100, 200, 500, 1000, 2500, 10_000, 50_000)}
-KINDS = {"small": ("springs",), "full": ("springs", "charged")}
+SYSTEMS: dict[Scale, dict[str, tuple[int, ...]]] = {
+    "small": {"springs": (5, 10, 20, 50)},
+    "full": {
+        "springs": (10, 20, 50, 100, 200, 500, 1000, 2500, 10_000, 50_000),
+        "charged": (100, 500, 2500, 10_000, 50_000),
+    },
+}
+SEEDS = {"small": {"springs": 1}, "full": {"springs": 3, "charged": 1}}  # of charged, minutes each
 
 
 def parts(scale: Scale, seed: int) -> list[Part]:
     """The fewest systems first."""
-    return [
-        at_scale(scale, Lesson(kind, kind, systems, seed=seed + repetition, changes={"polish_steps": 0})).part()
-        for systems in SYSTEMS[scale]
-        for kind in KINDS[scale]
-        for repetition in range(SEEDS[scale])
+    lessons = [
+        Lesson(kind, kind, count, seed=seed + repetition, changes=UNPOLISHED)
+        for kind, counts in SYSTEMS[scale].items()
+        for count in counts
+        for repetition in range(SEEDS[scale][kind])
     ]
+    return [at_scale(scale, lesson).part() for lesson in sorted(lessons, key=lambda lesson: lesson.systems)]
 
 
 def report(figures: dict[str, Figures]) -> Report:

@@ -20,6 +20,7 @@ from nri_fast.trajectory_data import TrajectoryData
 
 SMALL_STEPS = 4500  # gradient steps at the small scale, at most
 SMALL_CHARGED = {"message": 32, "edge_hidden": (32,), "node_hidden": (32, 32), "batch": 25}
+UNPOLISHED = {"polish_steps": 0}  # edges are what counts
 SEEDS = {"small": 1, "full": 3}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from nri_fast import plot
 from nri_fast.experiments import text
 from nri_fast.experiments.experiment import Experiment, Figures, Part, Report, Scale
-from nri_fast.experiments.lesson import SMALL_CHARGED, Lesson, at_scale
+from nri_fast.experiments.lesson import SMALL_CHARGED, UNPOLISHED, Lesson, at_scale
 
 SHARES: dict[Scale, dict[str, tuple[float, ...]]] = {
     "small": {"springs": (0.0, 0.01, 0.05), "charged": (0.0, 0.01, 0.05)},
@@ -16,7 +16,6 @@ SHARES: dict[Scale, dict[str, tuple[float, ...]]] = {
 }
 SYSTEMS = {"small": {"springs": 50, "charged": 300}, "full": {"springs": 50, "charged": 500}}
 SEEDS = {"small": {"springs": 1, "charged": 1}, "full": {"springs": 3, "charged": 1}}  # of charged, minutes each
-UNPOLISHED = {"polish_steps": 0}  # edges are what counts
 # Under noise the types are told apart later, and not from every start.
 CHANGES: dict[tuple[Scale, str], dict[str, Any]] = {
     ("small", "charged"): SMALL_CHARGED,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nri_fast.readers import external_sort, systems_file, table, table_rows
+from nri_fast.readers import csv_columns, external_sort, systems_file, table, table_rows
 from nri_fast.readers.convert import Cut, convert, to_trajectories
 from nri_fast.readers.recording import DataError
 from nri_fast.readers.table import Columns, read_csv, read_parquet
@@ -43,7 +43,7 @@ def states():
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Chunks, sorted runs and pieces so small that a small table needs many of each."""
-    monkeypatch.setattr(table_rows, "ROWS", 7)
+    monkeypatch.setattr(csv_columns, "ROWS", 7)
     monkeypatch.setattr(external_sort, "RUN", 11)
     monkeypatch.setattr(table, "RUN", 11)
     monkeypatch.setattr(table, "PIECE", 16)
@@ -228,7 +228,7 @@ def peak(tmp_path, systems):
 
 
 def test_memory_does_not_grow_with_the_table(tmp_path, monkeypatch):
-    monkeypatch.setattr(table_rows, "ROWS", 1 << 9)
+    monkeypatch.setattr(csv_columns, "ROWS", 1 << 9)
     monkeypatch.setattr(external_sort, "RUN", 1 << 10)
     monkeypatch.setattr(table, "RUN", 1 << 10)
     monkeypatch.setattr(table, "PIECE", 1 << 10)
@@ -246,7 +246,7 @@ def test_parquet_reads_as_csv_does(tmp_path, states, monkeypatch):
     pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     import pyarrow.parquet as pq
 
-    monkeypatch.setattr(table_rows, "ROWS", 7)
+    monkeypatch.setattr(csv_columns, "ROWS", 7)
     rows = rows_of(states, entity="{}")
     random.Random(3).shuffle(rows)
     columns = dict(zip(HEADER, zip(*rows, strict=True), strict=True))
@@ -296,10 +296,35 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
         pass
 
 
-@pytest.mark.parametrize("odd", ['"quo\nted"', "", " 3 ", "1_0"])
-def test_whatever_reads_a_chunk_the_rows_are_the_same(odd, tmp_path, monkeypatch):
-    """Plain chunks are read by NumPy; one odd cell makes the csv module read its chunk, or all from a quote on."""
-    monkeypatch.setattr(table_rows, "ROWS", 4)
+@pytest.fixture(params=["pyarrow", "numpy"])
+def plain_reader(request, monkeypatch):
+    """What reads plain chunks, four rows at a time: pyarrow, or without it NumPy."""
+    monkeypatch.setattr(csv_columns, "ROWS", 4)
+    if request.param == "numpy":
+        monkeypatch.setattr(csv_columns, "pa", None)
+    else:
+        pytest.importorskip("pyarrow")
+    return request.param
+
+
+def test_plain_chunks_are_read_by_the_fast_reader(plain_reader, tmp_path, monkeypatch):
+    def never(*_):
+        raise AssertionError("read by the csv module")
+
+    monkeypatch.setattr(csv_columns, "_by_csv", never)
+    file = tmp_path / "rows.csv"
+    file.write_bytes(
+        b"entity;step;x;y\r\n" + b"".join(f"\xe4 {k % 2};{k};{k / 7!r};?\r\n".encode() for k in range(9))
+    )
+    chunks = list(table_rows.csv_rows(file, ["entity"], ["step", "x"]))
+    assert [len(chunk) for chunk in chunks] == [4, 4, 1]
+    assert [name for chunk in chunks for name in chunk.text["entity"]] == [f"\xe4 {k % 2}" for k in range(9)]
+    assert np.concatenate([chunk.numbers["x"] for chunk in chunks]).tolist() == [k / 7 for k in range(9)]
+
+
+@pytest.mark.parametrize("odd", ['"quo\nted"', "", " 3 ", "1_0", "nan"])
+def test_whatever_reads_a_chunk_the_rows_are_the_same(odd, plain_reader, tmp_path):
+    """One odd cell makes the csv module read its chunk, or all from a quote on."""
     plain = [[f"ant {k % 3}", str(k), repr(k / 7), "unused"] for k in range(11)]
     column = 0 if odd.startswith('"') else 2
     mixed = [[odd if (k, c) == (6, column) else cell for c, cell in enumerate(row)] for k, row in enumerate(plain)]
@@ -322,8 +347,7 @@ def test_whatever_reads_a_chunk_the_rows_are_the_same(odd, tmp_path, monkeypatch
     assert np.concatenate([chunk.numbers["step"] for chunk in chunks]).tolist() == list(range(11))
 
 
-def test_a_mistake_is_named_by_its_row_in_whatever_chunk_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(table_rows, "ROWS", 4)
+def test_a_mistake_is_named_by_its_row_in_whatever_chunk_it_is(plain_reader, tmp_path):
     good = [f"a,{k},{k}\n" for k in range(11)]
     mistakes = {
         "a,9\n": "row 11: expected 3 cells, got 2",

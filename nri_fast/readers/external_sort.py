@@ -23,8 +23,8 @@ def record_type(features: int) -> np.dtype[np.void]:
 
 
 def sorted_order(records: Array) -> Array:
-    """Order by system, then step, then entity, then row."""
-    return np.lexsort([records[key] for key in ("row", "entity", "step", "system")])
+    """Order by system, then step, then entity; equal records, which come by row, stay as they are."""
+    return np.lexsort([np.ascontiguousarray(records[key]) for key in reversed(KEYS)])
 
 
 def sort_file(file: Path, kind: np.dtype[np.void], renumber: dict[str, Array]) -> Path:

@@ -22,7 +22,7 @@ import numpy as np
 from nri_fast.readers.external_sort import RUN, blocks, record_type, sort_file
 from nri_fast.readers.recording import Array, DataError, MadeOnDemand, Recording, Source
 from nri_fast.readers.table_labels import read_labels
-from nri_fast.readers.table_rows import RowReader, Rows, csv_rows, parquet_rows
+from nri_fast.readers.table_rows import Names, RowReader, Rows, csv_rows, parquet_rows
 
 PIECE = 1 << 21  # numbers of a piece of a recording
 LONGEST_GAP = 10_000  # steps
@@ -64,6 +64,10 @@ class _Numbered(dict[str, int]):
     def __missing__(self, name: str) -> int:
         self[name] = number = len(self)
         return number
+
+    def numbers(self, names: Names, prefix: str = "") -> Array:
+        """Of the names in every row, `prefix` before each."""
+        return np.array([self[prefix + name] for name in names.distinct])[names.each]
 
 
 class _Facts(NamedTuple):
@@ -166,13 +170,13 @@ def tabulated(
     unsorted = scratch / "rows"
     with unsorted.open("wb") as out:
         for path, chunk in chunks:
-            records = np.empty(len(chunk.numbers[columns.step]), kind)
+            records = np.empty(len(chunk), kind)
             if columns.system is None:
                 records["system"] = systems[path.stem]
             else:
                 prefix = f"{path.stem}/" if several else ""
-                records["system"] = [systems[prefix + name] for name in chunk.text[columns.system]]
-            records["entity"] = [entities[name] for name in chunk.text[columns.entity]]
+                records["system"] = systems.numbers(chunk.text[columns.system], prefix)
+            records["entity"] = entities.numbers(chunk.text[columns.entity])
             records["step"] = chunk.numbers[columns.step]
             records["row"] = np.arange(chunk.first_row, chunk.first_row + len(records))
             missing = np.isnan(records["step"])

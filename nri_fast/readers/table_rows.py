@@ -1,20 +1,63 @@
-"""Rows of a table, chunk by chunk: CSV with the standard library, Parquet with pyarrow."""
+"""Rows of a table, chunk by chunk, from CSV and Parquet files."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nri_fast.readers import csv_columns
 from nri_fast.readers.recording import Array, DataError
 
-ROWS = 1 << 16  # rows of a chunk
 DELIMITERS = ",;\t|"
+
+
+@dataclass(frozen=True)
+class Names(Sequence[str]):
+    """A column of names, of which there are few in many rows.
+
+    Attributes
+    ----------
+    distinct : list of str
+        In the order in which they come.
+    each : ndarray, int64
+        For every row the place of its name among them.
+    """
+
+    distinct: list[str]
+    each: Array
+
+    @classmethod
+    def of(cls, file: Path, row: int, column: str, cells: Any) -> Names:
+        """Of a column's cells, the first of which is in `row`, without blanks around them.
+
+        Raises
+        ------
+        DataError
+            An empty name.
+        """
+        if hasattr(cells, "dictionary_encode"):  # pyarrow's, which does it sooner
+            encoded = cells.dictionary_encode()
+            written, each = encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
+        else:
+            places: dict[str, int] = {}
+            each = np.fromiter((places.setdefault(cell, len(places)) for cell in cells), np.int64, len(cells))
+            written = list(places)
+        names = cls([name.strip() for name in written], each)
+        if "" in names.distinct:
+            empty = row + next(k for k, name in enumerate(names) if not name)
+            raise DataError(f"{file}: row {empty}, column {column!r}: expected a name or number, got nothing")
+        return names
+
+    def __len__(self) -> int:
+        return len(self.each)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self.distinct[self.each[row]]
 
 
 @dataclass(frozen=True)
@@ -26,14 +69,17 @@ class Rows:
     first_row : int
         Number of the first one; the header of a CSV file is row 1, the first row of a Parquet file too.
     text : dict of str
-        Columns that were asked for as text: lists of str.
+        Columns that were asked for as text.
     numbers : dict of str
         Columns that were asked for as numbers: float64 arrays, NaN where a cell is empty.
     """
 
     first_row: int
-    text: dict[str, list[str]]
+    text: dict[str, Names]
     numbers: dict[str, Array]
+
+    def __len__(self) -> int:
+        return len(next(iter((*self.text.values(), *self.numbers.values()))))
 
 
 #: Reads columns of a file: its path, and the names of those wanted as text and as numbers.
@@ -70,66 +116,21 @@ def csv_rows(file: Path, text: Sequence[str], numbers: Sequence[str]) -> Iterato
             reader = csv.reader(opened, delimiter=delimiter, strict=True)
             header = [name.strip() for name in next(reader)]
             places = _places(file, header, [*text, *numbers])
-            numeric = {places[name] for name in numbers if name not in text}
-            kind = np.dtype([(f"column {k}", "f8" if k in numeric else "O") for k in range(len(header))])
+            written = {places[name] for name in text}
+            numeric = {places[name] for name in numbers} - written
             row = 2
-            for columns in _csv_columns(file, opened, delimiter, kind, reader.line_num):
-                yield Rows(
+            for columns in csv_columns.read_columns(
+                file, opened, delimiter, len(header), written, numeric, reader.line_num
+            ):
+                rows = Rows(
                     row,
-                    {name: _names(file, row, name, columns[places[name]]) for name in text},
+                    {name: Names.of(file, row, name, columns[places[name]]) for name in text},
                     {name: _csv_numbers(file, row, name, columns[places[name]]) for name in numbers},
                 )
-                row += len(columns[0])
+                yield rows
+                row += len(rows)
     except UnicodeDecodeError as problem:
         raise DataError(f"{file}: expected UTF-8 text, got byte {problem.object[problem.start]:#x}") from problem
-
-
-def _csv_columns(
-    file: Path, opened: Iterator[str], delimiter: str, kind: np.dtype[np.void], lines_before: int
-) -> Iterator[Sequence[Any]]:
-    """Some rows at a time, as a sequence for each column.
-
-    NumPy reads what is plain, twice as fast. What it does not take is read with the csv module, which can tell where a
-    mistake is; from the first quote on that reads all, as a quoted cell may have several lines.
-    """
-    row = 2
-    while lines := list(islice(opened, ROWS)):
-        quoted = '"' in "".join(lines)
-        table = None if quoted else _plain(lines, delimiter, kind)
-        if table is not None:
-            yield [table[name] for name in kind.names or ()]
-        else:
-            rest = chain(lines, opened) if quoted else iter(lines)
-            yield from _careful(file, rest, delimiter, len(kind.names or ()), row, lines_before)
-        row += len(lines)
-        lines_before += len(lines)
-
-
-def _plain(lines: list[str], delimiter: str, kind: np.dtype[np.void]) -> Array | None:
-    """A row for each line; None if there are empty cells or lines, odd numbers of cells, or text for numbers."""
-    if not lines[0].strip():
-        return None
-    try:
-        table = np.loadtxt(lines, kind, comments=None, delimiter=delimiter, encoding=None, ndmin=1)
-    except ValueError:
-        return None
-    return table if len(table) == len(lines) else None
-
-
-def _careful(
-    file: Path, lines: Iterator[str], delimiter: str, width: int, row: int, lines_before: int
-) -> Iterator[Sequence[Any]]:
-    """The same by the csv module; `row` is the first one's number."""
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    try:
-        while rows := list(islice(reader, ROWS)):
-            if set(map(len, rows)) != {width}:
-                odd = next(k for k, cells in enumerate(rows) if len(cells) != width)
-                raise DataError(f"{file}: row {row + odd}: expected {width} cells, got {len(rows[odd])}")
-            yield list(zip(*rows, strict=True))
-            row += len(rows)
-    except csv.Error as problem:
-        raise DataError(f"{file}: line {lines_before + reader.line_num}: damaged ({problem})") from problem
 
 
 def parquet_rows(file: Path, text: Sequence[str], numbers: Sequence[str]) -> Iterator[Rows]:
@@ -151,11 +152,11 @@ def parquet_rows(file: Path, text: Sequence[str], numbers: Sequence[str]) -> Ite
         with pq.ParquetFile(file) as opened:
             _places(file, opened.schema_arrow.names, [*text, *numbers])
             row = 1
-            for batch in opened.iter_batches(ROWS, columns=list(dict.fromkeys([*text, *numbers]))):
+            for batch in opened.iter_batches(csv_columns.ROWS, columns=list(dict.fromkeys([*text, *numbers]))):
                 yield Rows(
                     row,
                     {
-                        name: _names(file, row, name, ["" if v is None else str(v) for v in batch[name].to_pylist()])
+                        name: Names.of(file, row, name, ["" if v is None else str(v) for v in batch[name].to_pylist()])
                         for name in text
                     },
                     {name: _parquet_numbers(file, row, name, batch[name]) for name in numbers},
@@ -171,15 +172,6 @@ def _places(file: Path, header: Sequence[str], wanted: Sequence[str]) -> dict[st
             there = "is not there" if name not in header else f"is there {header.count(name)} times"
             raise DataError(f"{file}: expected one column {name!r}, it {there}; columns: {', '.join(header)}")
     return {name: header.index(name) for name in wanted}
-
-
-def _names(file: Path, row: int, column: str, cells: Sequence[str]) -> list[str]:
-    names = [cell.strip() for cell in cells]
-    if "" in names:
-        raise DataError(
-            f"{file}: row {row + names.index('')}, column {column!r}: expected a name or number, got nothing"
-        )
-    return names
 
 
 def _csv_numbers(file: Path, row: int, column: str, cells: Sequence[str] | Array) -> Array:

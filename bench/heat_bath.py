@@ -112,10 +112,16 @@ class HeatBathStep:
         return ops.responsibilities(offset, scores, temperature) / graph.nodes
 
     def step(self, factor: float) -> None:
-        """Scores, their weights at a temperature, and the gradient of the weighted mean score."""
-        parameters = self.parameters.kernel()
-        weights = self.weights(self.problem.scores(parameters), factor)
-        self.parameters.take_gradient(self.problem.gradient(parameters, weights))
+        """Scores, their weights at a temperature, and the gradient of the weighted mean score.
+
+        Torch's own threads stay out of it, as in training: the copy of a wide library's weights would wake one, which
+        then spins where the kernels' second thread wants to run.
+        """
+        with ops.one_torch_thread():
+            parameters = self.parameters.kernel()
+            kept = self.problem.room(parameters)
+            weights = self.weights(self.problem.scores(parameters, kept), factor)
+            self.parameters.take_gradient(self.problem.gradient(parameters, weights, kept))
 
     def live(self, factor: float) -> tuple[float, float]:
         """Rows and messages of a system that have weight, a mean over systems."""

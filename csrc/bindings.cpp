@@ -135,11 +135,14 @@ void forecast(const Place& place, bool float64, const Layout& layout, Address pa
   });
 }
 
-// Scores when `cotangent` is null, otherwise their gradient; `output` is scores or parameter gradient.
-void heat_bath(const Place& place, bool float64, const Layout& layout, Address parameters, const nri::GraphView& graph,
-               const Trajectories& trajectories, const ErrorMeasure& error, bool conditionals, int64_t transitions,
-               Address start, Address node_types, Address edge_types, Address row_offset, Address stride,
-               Address held_weight, Address host_row_offset, Address cotangent, Address output) {
+// Scores when `cotangent` is null, otherwise their gradient; `output` is scores or parameter gradient. Without output:
+// the number of values that `kept` has to hold.
+int64_t heat_bath(const Place& place, bool float64, const Layout& layout, Address parameters,
+                  const nri::GraphView& graph, const Trajectories& trajectories, const ErrorMeasure& error,
+                  bool conditionals, int64_t transitions, Address start, Address node_types, Address edge_types,
+                  Address row_offset, Address stride, Address held_weight, Address host_row_offset, Address kept,
+                  Address cotangent, Address output) {
+  int64_t values = 0;
   in_precision(float64, [&](auto scalar) {
     using T = decltype(scalar);
     const nri::HeatBathProblem<T> problem{layout.with<T>(parameters),
@@ -154,13 +157,17 @@ void heat_bath(const Place& place, bool float64, const Layout& layout, Address p
                                           at<const int64_t>(row_offset),
                                           at<const int64_t>(stride),
                                           at<const float>(held_weight),
-                                          at<const int64_t>(host_row_offset)};
-    if (cotangent) {
+                                          at<const int64_t>(host_row_offset),
+                                          at<T>(kept)};
+    if (!output) {
+      if (!place.cuda) values = nri::cpu::heat_bath_kept(problem, place.execution);
+    } else if (cotangent) {
       NRI_ON(place, heat_bath_gradient(problem, at<const T>(cotangent), at<T>(output), place.execution));
     } else {
       NRI_ON(place, heat_bath_scores(problem, at<T>(output), place.execution));
     }
   });
+  return values;
 }
 
 nri::DrawView draws(uint64_t seed, int64_t step, Address system_ids) {
@@ -362,7 +369,7 @@ PYBIND11_MODULE(_core, m) {
         arg("states"));
   m.def("heat_bath", &heat_bath, arg("place"), arg("float64"), arg("layout"), arg("parameters"), arg("graph"),
         arg("trajectories"), arg("error"), arg("conditionals"), arg("transitions"), arg("start"), arg("node_types"),
-        arg("edge_types"), arg("row_offset"), arg("stride"), arg("held_weight"), arg("host_row_offset"),
+        arg("edge_types"), arg("row_offset"), arg("stride"), arg("held_weight"), arg("host_row_offset"), arg("kept"),
         arg("cotangent"), arg("output"));
   m.def("metropolis_propose", &metropolis_propose, arg("place"), arg("graph"), arg("seed"), arg("step"),
         arg("system_ids"), arg("edge_type_count"), arg("node_type_count"), arg("edge_types"), arg("node_types"),

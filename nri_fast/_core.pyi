@@ -139,10 +139,11 @@ def heat_bath(
     stride: int,
     held_weight: int,
     host_row_offset: int,
+    kept: int,
     cotangent: int,
     output: int,
-) -> None:
-    """Scores where `cotangent` is 0, otherwise the gradient of their weighted sum."""
+) -> int:
+    """Scores where `cotangent` is 0, otherwise their weighted sum's gradient; without output the values to keep."""
 
 def metropolis_propose(
     place: Place,

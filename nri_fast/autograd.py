@@ -78,12 +78,12 @@ class HeatBathScores(torch.autograd.Function):
         """Scores every row."""
         # The states are saved too, so that changing them in place before the backward pass is noticed.
         ctx.save_for_backward(parameters, problem.states)
-        ctx.problem = problem
-        return problem.scores(parameters)
+        ctx.problem, ctx.kept = problem, problem.room(parameters) if ctx.needs_input_grad[0] else None
+        return problem.scores(parameters, ctx.kept)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of the weighted scores."""
         parameters, _ = ctx.saved_tensors
-        return ctx.problem.gradient(parameters, cotangents[0].contiguous()), None
+        return ctx.problem.gradient(parameters, cotangents[0].contiguous(), ctx.kept), None

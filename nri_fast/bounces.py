@@ -91,7 +91,7 @@ def heat_bath_bounce(
     The gradient is that of the weighted mean score; of the drawn assignment's score with `sample`. The weights'
     marginals are what later bounces hold edges at, where they free some only.
     """
-    scores = rows.scores(parameters)
+    scores = rows.scores(parameters, keep=True)
     weighed = coupling.scores(rows.graph, rows.evidence(scores))
     temperature = temperature_factor * rows.spread(weighed) + 1e-9
     weights = coupling.weights(rows, weighed, temperature)

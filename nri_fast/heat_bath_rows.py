@@ -93,6 +93,8 @@ class HeatBathRows:
             ]
             self._problems = [dataclasses.replace(problem, node_types=t) for t in types]
         self.row_offset = self.layout.offset * self.node_types
+        self._scored: Tensor | None = None  # the parameters under which `_kept` was filled
+        self._kept: list[Tensor | None] = [None] * len(self._problems)
 
     @property
     def rows(self) -> int:
@@ -117,11 +119,14 @@ class HeatBathRows:
             return _groups_of_all(self.graph, self.edge_types, self.node_types)
         return receiver_groups(self.graph, self.edge_types, self.node_types, self._free)
 
-    def scores(self, parameters: Tensor) -> Tensor:
-        """[rows] scores."""
+    def scores(self, parameters: Tensor, keep: bool = False) -> Tensor:
+        """[rows] scores; with `keep`, :meth:`gradient` under the same parameters need not run what they have run."""
+        if keep:
+            self._scored, self._kept = parameters, [problem.room(parameters) for problem in self._problems]
+        rooms = self._kept if keep else [None] * len(self._problems)
+        scores = [p.scores(parameters, room) for p, room in zip(self._problems, rooms, strict=True)]
         if self.node_types == 1:
-            return self._problems[0].scores(parameters)
-        scores = [problem.scores(parameters) for problem in self._problems]
+            return scores[0]
         joint = torch.empty(self.rows, dtype=scores[0].dtype, device=scores[0].device)
         for place, one in zip(self._place, scores, strict=True):
             joint[place] = one
@@ -129,10 +134,11 @@ class HeatBathRows:
 
     def gradient(self, parameters: Tensor, weights: Tensor) -> Tensor:
         """[P] gradient of the weighted scores."""
+        kept = self._kept if parameters is self._scored else [None] * len(self._problems)
         if self.node_types == 1:
-            return self._problems[0].gradient(parameters, weights)
-        parts = [p.gradient(parameters, weights[place]) for p, place in zip(self._problems, self._place, strict=True)]
-        return torch.stack(parts).sum(0)
+            return self._problems[0].gradient(parameters, weights, kept[0])
+        each = zip(self._problems, self._place, kept, strict=True)
+        return torch.stack([p.gradient(parameters, weights[place], room) for p, place, room in each]).sum(0)
 
     @cached_property
     def _receiver(self) -> Tensor:

@@ -349,8 +349,10 @@ class HeatBathProblem:
     present: Tensor | None = None
     step_scale: Tensor | None = None
 
-    def _call(self, parameters: Tensor, cotangent: Tensor | None, output: Tensor) -> Tensor:
-        _core.heat_bath(
+    def _call(
+        self, parameters: Tensor, kept: Tensor | None, cotangent: Tensor | None = None, output: Tensor | None = None
+    ) -> int:
+        return _core.heat_bath(
             _scoring_place(self.states) if cotangent is None else _place(self.states),
             self.states.dtype == torch.float64,
             self.library.layout,
@@ -367,18 +369,33 @@ class HeatBathProblem:
             _address(self.rows.stride),
             _address(self.held_weight),
             _address(self.rows.host_offset),
+            _address(kept),
             _address(cotangent),
             _address(output),
         )
-        return output
 
-    def scores(self, parameters: Tensor) -> Tensor:
-        """[rows] scores."""
-        return self._call(parameters, None, self.states.new_empty(self.rows.rows))
+    def room(self, parameters: Tensor) -> Tensor | None:
+        """Room for what :meth:`scores` leaves for :meth:`gradient`; None where a batch is too large for that.
 
-    def gradient(self, parameters: Tensor, cotangent: Tensor) -> Tensor:
-        """[P] gradient of the sum of ``cotangent * scores``. Rows of zero cotangent cost nothing."""
-        return self._call(parameters, cotangent, torch.empty_like(parameters))
+        At most 16 MiB. The gradient is the same to the bit with and without it.
+        """
+        values = self._call(parameters, None)
+        return self.states.new_empty(values) if values else None
+
+    def scores(self, parameters: Tensor, kept: Tensor | None = None) -> Tensor:
+        """[rows] scores; fills ``kept``, which is :meth:`room`."""
+        scores = self.states.new_empty(self.rows.rows)
+        self._call(parameters, kept, None, scores)
+        return scores
+
+    def gradient(self, parameters: Tensor, cotangent: Tensor, kept: Tensor | None = None) -> Tensor:
+        """[P] gradient of the sum of ``cotangent * scores``. Rows of zero cotangent cost nothing.
+
+        ``kept`` is what :meth:`scores` has filled under the same parameters.
+        """
+        gradient = torch.empty_like(parameters)
+        self._call(parameters, kept, cotangent, gradient)
+        return gradient
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ namespace nri::cpu {
   NRI_DECLARE_SCORING(T)                                                                                   \
   void forecast(const ForecastProblem<T>&, T*, const Execution&);                                          \
   void rollout_gradient(const RolloutProblem<T>&, const uint8_t*, const T*, T*, T*, T*, const Execution&); \
+  int64_t heat_bath_kept(const HeatBathProblem<T>&, const Execution&);                                     \
   void heat_bath_gradient(const HeatBathProblem<T>&, const T*, T*, const Execution&);
 #define NRI_DECLARE_VARIANT(variant) \
   namespace variant {                \
@@ -158,9 +159,12 @@ Chosen chosen() {
     NRI_DISPATCH(                                                                                                   \
         rollout_gradient(problem, edge_types, cotangent, energy, parameter_gradient, state_gradient, execution))    \
   }                                                                                                                 \
-  void heat_bath_scores(const HeatBathProblem<T>& problem, T* scores, const Execution& execution) {                 \
-    NRI_SCORE(T, heat_bath_scores(problem, scores, execution))                                                      \
-    NRI_DISPATCH(heat_bath_scores(problem, scores, execution))                                                      \
+  void heat_bath_scores(const HeatBathProblem<T>& problem, T* scores, const Execution& execution){                  \
+      NRI_SCORE(T, heat_bath_scores(problem, scores, execution)) NRI_DISPATCH(                                      \
+          heat_bath_scores(problem, scores, execution))} int64_t heat_bath_kept(const HeatBathProblem<T>& problem,  \
+                                                                                const Execution& execution) {       \
+    if (execution.precision != Precision::fp32) return 0; /* the gradient is that of exact scores */                \
+    NRI_DISPATCH(heat_bath_kept(problem, execution))                                                                \
   }                                                                                                                 \
   void heat_bath_gradient(const HeatBathProblem<T>& problem, const T* cotangent, T* parameter_gradient,             \
                           const Execution& execution) {                                                             \

@@ -9,156 +9,209 @@
 namespace nri::cpu::NRI_CPU_VARIANT {
 namespace {
 
-// Sums of errors per row. The robust error's logarithms are taken of the product over a few of a row's transitions,
-// which in double cannot leave the range while single errors are floats.
-template <typename T>
-class ErrorSums {
- public:
-  ErrorSums(Arena& arena, const ErrorView<T>& error, int64_t rows)
-      : error_(error),
-        sum_(arena.take<double>(rows)),
-        product_(arena.take<double>(rows)),
-        factors_(arena.take<uint8_t>(rows)) {
-    std::fill_n(sum_, rows, 0.0);
-    std::fill_n(product_, rows, 1.0);
-    std::fill_n(factors_, rows, uint8_t{0});
-  }
+constexpr int64_t kMostErrors = int64_t{1} << 20;  // of single transitions that wait to be added up
+constexpr int64_t kMostKept = int64_t{16} << 20;   // bytes
 
-  void add(int64_t row, int64_t features, const T* predicted, const T* recorded) {
-    const double e = weighted_error(error_, features, predicted, recorded);
-    if (error_.kind == ErrorKind::squared) {
-      sum_[row] += e;
+template <typename T>
+int64_t errors_of(const HeatBathProblem<T>& problem) {
+  return problem.row_offset[problem.graph.nodes] * problem.transitions;
+}
+
+// Whether tiles may have some of a group's transitions each. Otherwise few systems are cut into their receivers.
+template <typename T>
+bool has_table(const HeatBathProblem<T>& problem) {
+  return problem.graph.systems >= kFewSystems || errors_of(problem) <= kMostErrors;
+}
+
+// The sum of a row's errors. The robust error's logarithms are taken of the product over a few transitions, which in
+// double cannot leave the range while single errors are floats.
+template <typename T>
+class ErrorSum {
+ public:
+  void add(const ErrorView<T>& error, double e) {
+    if (error.kind == ErrorKind::squared) {
+      sum_ += e;
       return;
     }
-    product_[row] *= error_.scale_squared + e;
-    if (++factors_[row] < kFactors) return;
-    sum_[row] += std::log(product_[row]);
-    product_[row] = 1.0;
-    factors_[row] = 0;
+    product_ *= error.scale_squared + e;
+    if (++factors_ < kFactors) return;
+    sum_ += std::log(product_);
+    product_ = 1.0;
+    factors_ = 0;
   }
 
-  double total(int64_t row) const { return factors_[row] ? sum_[row] + std::log(product_[row]) : sum_[row]; }
+  double total() const { return factors_ ? sum_ + std::log(product_) : sum_; }
 
  private:
-  static constexpr uint8_t kFactors = std::is_same_v<T, float> ? 4 : 1;
-  const ErrorView<T>& error_;
-  double *sum_, *product_;
-  uint8_t* factors_;  // of a row's product
+  static constexpr int64_t kFactors = std::is_same_v<T, float> ? 4 : 1;
+  double sum_ = 0.0, product_ = 1.0;
+  int64_t factors_ = 0;  // of the product
+};
+
+// Where the errors of a group's rows go: to their sums, or, where other threads have other transitions of the same
+// rows, to a table from which they are added up in order later.
+template <typename T>
+class RowErrors {
+ public:
+  RowErrors(Arena& arena, const HeatBathProblem<T>& problem, int64_t rows, double* table)
+      : problem_(problem), table_(table), sum_(table ? nullptr : arena.take<ErrorSum<T>>(rows)) {
+    if (sum_) std::fill_n(sum_, rows, ErrorSum<T>());
+  }
+
+  // place: which of its receiver's compared transitions it is
+  void add(int64_t row, int64_t place, double e) {
+    if (table_) {
+      table_[row * problem_.transitions + place] = e;
+    } else {
+      sum_[row].add(problem_.error, e);
+    }
+  }
+
+  double total(int64_t row) const { return sum_[row].total(); }
+
+ private:
+  const HeatBathProblem<T>& problem_;
+  double* table_;  // [rows, transitions]
+  ErrorSum<T>* sum_;
 };
 
 // Rows of the node module waiting to be run and compared.
 template <typename T>
 class RowBlock {
  public:
-  RowBlock(Arena& arena, const SplitNodeModule<T>& module, int64_t features, T step_scale)
-      : module_(module),
-        features_(features),
+  RowBlock(Arena& arena, const HeatBathProblem<T>& problem, const SplitNodeModule<T>& module, T step_scale,
+           const KeptActivations<T>& kept)
+      : problem_(problem),
+        module_(module),
         step_scale_(step_scale),
         width_(padded<T>(module.first_width())),
-        z_(arena.take<T>(kNodeRows * width_)) {
+        kept_(kept),
+        output_(module.rest.layers.size()) {
+    if (kept) return;
     const int64_t widest = std::max(module.rest.widest(), width_);
+    z_ = arena.take<T>(kNodeRows * width_);
     T* spare[2] = {arena.take<T>(kNodeRows * widest), arena.take<T>(kNodeRows * widest)};
-    for (size_t l = 0; l < module.rest.layers.size(); ++l) output_.push_back(spare[l % 2]);
+    for (size_t l = 0; l < output_.size(); ++l) output_[l] = spare[l % 2];
   }
 
+  // The rows that follow are those from number `row` on, where rows are kept.
+  void start(int64_t row) { row_ = row; }
+
   bool full() const { return count_ == kNodeRows; }
-  T* next(int64_t row, const T* state, const T* recorded) {
-    waiting_[count_] = {row, state, recorded};
+  T* next(int64_t row, int64_t place, const T* state, const T* recorded) {
+    if (kept_ && count_ == 0) place_outputs();
+    waiting_[count_] = {row, place, state, recorded};
     return z_ + width_ * count_++;
   }
 
-  void flush(ErrorSums<T>& errors) {
+  void flush(RowErrors<T>& errors) {
     module_.rest.forward(z_, count_, output_.data());
+    const int64_t features = problem_.library.features;
     const T* change = output_.empty() ? z_ : output_.back();
-    const int64_t stride = output_.empty() ? width_ : padded<T>(features_);
-    std::vector<T> predicted(features_);
+    const int64_t stride = output_.empty() ? width_ : padded<T>(features);
+    std::vector<T> predicted(features);
     for (int64_t i = 0; i < count_; ++i) {
-      for (int64_t d = 0; d < features_; ++d) {
-        predicted[d] = waiting_[i].state[d] + step_scale_ * change[i * stride + d];
-      }
-      errors.add(waiting_[i].row, features_, predicted.data(), waiting_[i].recorded);
+      const Waiting& row = waiting_[i];
+      for (int64_t d = 0; d < features; ++d) predicted[d] = row.state[d] + step_scale_ * change[i * stride + d];
+      errors.add(row.row, row.place, weighted_error(problem_.error, features, predicted.data(), row.recorded));
     }
+    row_ += count_;
     count_ = 0;
   }
 
  private:
   struct Waiting {
-    int64_t row;
+    int64_t row, place;
     const T *state, *recorded;
   };
+
+  void place_outputs() {
+    z_ = kept_.rows(0, row_);
+    for (size_t l = 0; l < output_.size(); ++l) output_[l] = kept_.rows(static_cast<int64_t>(l) + 1, row_);
+  }
+
+  const HeatBathProblem<T>& problem_;
   const SplitNodeModule<T>& module_;
-  int64_t features_;
   T step_scale_;
-  int64_t width_, count_ = 0;
-  T* z_;
+  int64_t width_, count_ = 0, row_ = 0;
+  const KeptActivations<T> kept_;
+  T* z_ = nullptr;
   std::vector<T*> output_;
   Waiting waiting_[kNodeRows];
 };
 
-// Which (type, edge) pairs the rows read: [K, edges of the group].
+// table: [rows, transitions] errors of the group's rows; null: the tile has all transitions, and writes scores itself.
 template <typename T>
-const uint8_t* pairs_read(Arena& arena, const HeatBathProblem<T>& problem, const ReceiverGroup& group,
-                          const std::vector<Assignments>& assignments) {
-  const int64_t edges = group.edges(), types = problem.library.edge_types;
-  uint8_t* read = arena.take<uint8_t>(types * edges);
-  std::fill_n(read, types * edges, uint8_t{0});
-  for (int64_t j = 0; j < group.receivers(); ++j) {
-    const int64_t first_edge = problem.graph.in_offset[group.first_node + j] - group.first_edge;
-    for_held_types(problem, group, assignments[j].types(), first_edge,
-                   [&](int64_t k, int64_t e, T) { read[k * edges + e] = 1; });
-    for (const int64_t i : assignments[j].free()) {
-      for (int64_t k = 0; k < types; ++k) read[k * edges + first_edge + i] = 1;
-    }
-  }
-  return read;
-}
-
-template <typename T>
-void score_group(const HeatBathProblem<T>& problem, const SplitLibrary<T>& library, const ReceiverGroup& group,
-                 T* scores) {
+void score_tile(const HeatBathProblem<T>& problem, const SplitLibrary<T>& library, const HeatBathTile& tile,
+                const KeptActivations<T>& kept, double* table, T* scores) {
   Arena& arena = worker_arena();
+  const ReceiverGroup& group = *tile.group;
   const SplitNodeModule<T>& module = library.node[group.node_type];
   const int64_t features = library.features, width = padded<T>(module.first_width());
-  const int64_t chunk = std::min(problem.transitions, transitions_in_chunk(group));
+  const int64_t chunk = tile.chunk(), rows = rows_of(problem, group);
   std::vector<Assignments> assignments;
   for (int64_t v = group.first_node; v < group.last_node; ++v) assignments.emplace_back(problem, v);
-  MessageTable<T> table(arena, problem, library, group, pairs_read(arena, problem, group, assignments), chunk, false);
+  const GroupTransitions<T> transitions(problem, group);
+  const uint8_t* pairs = pairs_of(arena, problem, group, assignments);
+  MessageTable<T> messages(arena, problem, library, group, transitions, pairs, chunk,
+                           kept ? Outputs::none : Outputs::last);
   const int64_t first_row = problem.row_offset[group.first_node];
-  ErrorSums<T> errors(arena, problem.error, problem.row_offset[group.last_node] - first_row);
-  RowBlock<T> block(arena, module, features, step_scale_of(problem, group.system));
+  RowErrors<T> errors(arena, problem, rows, table);
+  RowBlock<T> block(arena, problem, module, step_scale_of(problem, group.system), kept);
   T* state = arena.take<T>(padded<T>(features));
   std::vector<FirstLayerSums<T>> sums;
-  for (const Assignments& assignment : assignments) {
-    sums.emplace_back(arena, static_cast<int64_t>(assignment.types().size()), width);
+  std::vector<int64_t> place;  // of the next transition among those in which a receiver is compared
+  for (int64_t j = 0; j < group.receivers(); ++j) {
+    sums.emplace_back(arena, static_cast<int64_t>(assignments[j].types().size()), width);
+    place.push_back(transitions.compared_before(std::min(tile.begin, transitions.count()), group.first_node + j));
   }
-  for (int64_t l = 0; l < table.transitions(); l += chunk) {
-    const int64_t count = std::min(chunk, table.transitions() - l);
-    table.run(l, count);
+  const int64_t end = std::min(tile.end, transitions.count());
+  for (int64_t l = tile.begin; l < end; l += chunk) {
+    const int64_t count = std::min(chunk, end - l);
+    if (kept) messages.place_outputs(kept, l);
+    messages.run(l, count);
+    block.start(l * rows);
     for (int64_t t = 0; t < count; ++t) {
       for (int64_t j = 0; j < group.receivers(); ++j) {
         const int64_t v = group.first_node + j;
-        if (!table.is_compared(l + t, v)) continue;
-        const int64_t offset = (v - table.node_base()) * features;
-        std::copy_n(table.state_before(l + t) + offset, features, state);
+        if (!transitions.is_compared(l + t, v)) continue;
+        const int64_t offset = (v - transitions.node_base()) * features;
+        std::copy_n(transitions.before(l + t) + offset, features, state);
         module.own.apply(state, 1, sums[j].own(), false);
         const int64_t row = problem.row_offset[v] - first_row;
         const int64_t first_edge = problem.graph.in_offset[v] - group.first_edge;
-        table.add_held(assignments[j].types(), first_edge, t, sums[j].own());
+        messages.add_held(assignments[j].types(), first_edge, t, sums[j].own());
         if (assignments[j].rows() > 0) assignments[j].go(0);
         for (int64_t a = 0; a < assignments[j].rows(); ++a) {
           const int64_t changed = a == 0 ? 0 : assignments[j].advance();
-          T* z = block.next(row + a, table.state_before(l + t) + offset, table.state_after(l + t) + offset);
-          sums[j].add_up(table, first_edge, assignments[j].types(), changed, t, z, !module.rest.layers.empty());
+          T* z = block.next(row + a, place[j], transitions.before(l + t) + offset, transitions.after(l + t) + offset);
+          sums[j].add_up(messages, first_edge, assignments[j].types(), changed, t, z, !module.rest.layers.empty());
           if (block.full()) block.flush(errors);
         }
+        place[j] += 1;
       }
     }
+    block.flush(errors);
   }
-  block.flush(errors);
+  if (table) return;
   for (int64_t v = group.first_node; v < group.last_node; ++v) {
-    const double transitions = static_cast<double>(table.compared(v));
+    const double compared = static_cast<double>(transitions.compared(v));
     for (int64_t row = problem.row_offset[v]; row < problem.row_offset[v + 1]; ++row) {
-      scores[row] = transitions > 0 ? static_cast<T>(errors.total(row - first_row) / transitions) : T(0);
+      scores[row] = compared > 0 ? static_cast<T>(errors.total(row - first_row) / compared) : T(0);
+    }
+  }
+}
+
+// Adds up the errors that several tiles left in a table [rows, transitions], in the order of a tile that has them all.
+template <typename T>
+void add_up_table(const HeatBathProblem<T>& problem, const ReceiverGroup& group, const double* table, T* scores) {
+  const GroupTransitions<T> transitions(problem, group);
+  for (int64_t v = group.first_node; v < group.last_node; ++v) {
+    const int64_t compared = transitions.compared(v);
+    for (int64_t row = problem.row_offset[v]; row < problem.row_offset[v + 1]; ++row, table += problem.transitions) {
+      ErrorSum<T> sum;
+      for (int64_t i = 0; i < compared; ++i) sum.add(problem.error, table[i]);
+      scores[row] = compared > 0 ? static_cast<T>(sum.total() / static_cast<double>(compared)) : T(0);
     }
   }
 }
@@ -168,14 +221,36 @@ void heat_bath_scores_variant(const HeatBathProblem<T>& problem, T* scores, cons
   if (problem.graph.systems == 0) return;
   const auto packed = PackedCache<SplitLibrary<T>, T>::get(problem.library);
   const SplitLibrary<T>& library = *packed;
-  const std::vector<ReceiverGroup> groups =
-      group_receivers(problem, problem.graph.systems < kFewSystems ? 1 : kGroupRows);
-  parallel_for(execution.threads, static_cast<int64_t>(groups.size()),
-               [&](int64_t i, int) { score_group(problem, library, groups[i], scores); });
+  const HeatBathPlan<T> plan = has_table(problem) ? HeatBathPlan<T>(problem) : HeatBathPlan<T>::by_receivers(problem);
+  const bool split = plan.tiles().size() > plan.groups().size();
+  std::vector<double> table(split ? errors_of(problem) : 0);
+  const auto table_of = [&](const ReceiverGroup& group) {
+    return split ? table.data() + problem.row_offset[group.first_node] * problem.transitions : nullptr;
+  };
+  parallel_for(execution.threads, static_cast<int64_t>(plan.tiles().size()), [&](int64_t i, int) {
+    const HeatBathTile& tile = plan.tiles()[i];
+    score_tile(problem, library, tile, plan.kept(tile), table_of(*tile.group), scores);
+  });
+  if (!split) return;
+  parallel_for(execution.threads, static_cast<int64_t>(plan.groups().size()),
+               [&](int64_t i, int) { add_up_table(problem, plan.groups()[i], table_of(plan.groups()[i]), scores); });
+}
+
+template <typename T>
+int64_t heat_bath_kept_variant(const HeatBathProblem<T>& problem) {
+  if (problem.graph.systems == 0 || !has_table(problem)) return 0;
+  const int64_t values = HeatBathPlan<T>(problem).kept_values();
+  return values * static_cast<int64_t>(sizeof(T)) <= kMostKept ? values : 0;
 }
 
 }  // namespace
 
+int64_t heat_bath_kept(const HeatBathProblem<float>& problem, const Execution&) {
+  return heat_bath_kept_variant(problem);
+}
+int64_t heat_bath_kept(const HeatBathProblem<double>& problem, const Execution&) {
+  return heat_bath_kept_variant(problem);
+}
 void heat_bath_scores(const HeatBathProblem<float>& problem, float* scores, const Execution& execution) {
   heat_bath_scores_variant(problem, scores, execution);
 }

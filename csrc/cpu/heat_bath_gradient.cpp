@@ -6,13 +6,10 @@
 namespace nri::cpu::NRI_CPU_VARIANT {
 namespace {
 
-constexpr int64_t kPieceMessages =
-    120;  // a group's transitions are cut into pieces of at least so many messages a type
-constexpr int64_t kMostPieces = 8;
-
 // A row whose cotangent is not zero.
 struct ActiveRow {
   int64_t receiver;    // number in the group
+  int64_t assignment;  // number among the receiver's
   int64_t first_edge;  // number in the group of the receiver's first incoming edge
   int64_t degree;
   const int64_t* types;  // [degree] the assignment, kHeld for held edges
@@ -32,7 +29,7 @@ std::vector<ActiveRow> active_rows(Arena& arena, const HeatBathProblem<T>& probl
       assignment.go(a);
       int64_t* types = arena.take<int64_t>(degree);
       std::copy_n(assignment.types().data(), degree, types);
-      rows.push_back({v - group.first_node, problem.graph.in_offset[v] - group.first_edge, degree, types,
+      rows.push_back({v - group.first_node, a, problem.graph.in_offset[v] - group.first_edge, degree, types,
                       static_cast<double>(weight)});
     }
   }
@@ -75,24 +72,30 @@ const uint8_t* pairs_read(Arena& arena, const HeatBathProblem<T>& problem, const
 
 // The gradient of one group's weighted scores. Rows run forwards and backwards in blocks; what they send back to the
 // projected messages and to the entities' own part is summed over a chunk of transitions and then taken through the
-// edge modules at once.
+// edge modules at once. Where scoring has kept what rows and messages were, nothing runs forwards again.
 template <typename T>
-class GroupGradient {
+class TileGradient {
  public:
-  GroupGradient(const HeatBathProblem<T>& problem, const SplitLibrary<T>& library, const ReceiverGroup& group,
-                const T* cotangent, int64_t transitions)
+  TileGradient(const HeatBathProblem<T>& problem, const SplitLibrary<T>& library, const HeatBathTile& tile,
+               const KeptActivations<T>& kept, const T* cotangent)
       : arena_(worker_arena()),
         problem_(problem),
         library_(library),
-        group_(group),
-        module_(library.node[group.node_type]),
+        group_(*tile.group),
+        tile_(tile),
+        kept_(kept),
+        module_(library.node[group_.node_type]),
         width_(padded<T>(module_.first_width())),
         state_width_(padded<T>(library.features)),
-        chunk_(std::min(transitions, transitions_in_chunk(group))),
-        rows_(active_rows(arena_, problem, group, cotangent)),
+        chunk_(tile.chunk()),
+        rows_(active_rows(arena_, problem, group_, cotangent)),
         held_(held_edges(rows_)),
-        table_(arena_, problem, library, group, pairs_read(arena_, problem, group, rows_, held_), chunk_, true) {
-    const int64_t entities = chunk_ * group.receivers();
+        pairs_(pairs_read(arena_, problem, group_, rows_, held_)),
+        transitions_(problem, group_),
+        table_(arena_, problem, library, group_, transitions_, pairs_in_table(), chunk_,
+               kept ? Outputs::none : Outputs::all) {
+    const int64_t entities = chunk_ * group_.receivers();
+    kept_row_.resize(entities);
     state_ = arena_.take<T>(entities * state_width_);
     own_ = arena_.take<T>(entities * width_);
     own_gradient_ = arena_.take<T>(entities * width_);
@@ -100,8 +103,10 @@ class GroupGradient {
       const int64_t messages = table_.types()[k].wanted * chunk_;
       projection_gradient_.push_back(arena_.take<T>(messages * width_));
       layer_gradient_.emplace_back();
+      gathered_.emplace_back();
       for (const Layer<T>& layer : library.edge[k].layers) {
         layer_gradient_.back().push_back(arena_.take<T>(messages * padded<T>(layer.out)));
+        if (kept) gathered_.back().push_back(arena_.take<T>(messages * padded<T>(layer.out)));
       }
     }
     z_ = arena_.take<T>(kNodeRows * width_);
@@ -112,15 +117,14 @@ class GroupGradient {
     }
   }
 
-  // Of transitions number begin .. end - 1, as far as there are so many that the group takes part in.
-  void add_to(int64_t begin, int64_t end, T* gradients) {
-    end = std::min(end, table_.transitions());
-    for (int64_t first = begin; !rows_.empty() && first < end; first += chunk_) {
+  void add_to(T* gradients) {
+    const int64_t end = std::min(tile_.end, transitions_.count());
+    for (int64_t first = tile_.begin; !rows_.empty() && first < end; first += chunk_) {
       const int64_t count = std::min(chunk_, end - first);
       start_chunk(first, count);
       for (int64_t t = 0; t < count; ++t) {
         for (const ActiveRow& row : rows_) {
-          if (!table_.is_compared(first + t, group_.first_node + row.receiver)) continue;
+          if (!transitions_.is_compared(first + t, group_.first_node + row.receiver)) continue;
           add_row(row, t, first + t);
           if (waiting_ == kNodeRows) run_block(gradients);
         }
@@ -128,7 +132,7 @@ class GroupGradient {
       run_block(gradients);
       send_back_to_held(count);
       module_.own.add_gradient({{state_, own_gradient_, count * group_.receivers()}}, gradients);
-      messages_backward(gradients);
+      messages_backward(count, gradients);
     }
   }
 
@@ -137,51 +141,108 @@ class GroupGradient {
   struct Waiting {
     const ActiveRow* row;
     int64_t transition;  // in the chunk
+    int64_t kept;        // number of the row where rows are kept
     const T *before, *after;
   };
 
+  // What is kept are the outputs for all pairs that scoring reads, so these are what the table numbers then.
+  const uint8_t* pairs_in_table() {
+    if (!kept_) return pairs_;
+    std::vector<Assignments> assignments;
+    for (int64_t v = group_.first_node; v < group_.last_node; ++v) assignments.emplace_back(problem_, v);
+    return pairs_of(arena_, problem_, group_, assignments);
+  }
+
   void start_chunk(int64_t first, int64_t count) {
     const int64_t features = library_.features;
-    table_.run(first, count);
+    if (kept_) {
+      table_.place_outputs(kept_, first);
+      table_.list(first, count);
+      number_kept_rows(first, count);
+    } else {
+      table_.run(first, count);
+    }
     for (int64_t t = 0; t < count; ++t) {
-      const T* states = table_.state_before(first + t) + (group_.first_node - table_.node_base()) * features;
+      const T* states = transitions_.before(first + t) + (group_.first_node - transitions_.node_base()) * features;
       for (int64_t j = 0; j < group_.receivers(); ++j) {
         T* state = state_ + (t * group_.receivers() + j) * state_width_;
-        if (table_.is_compared(first + t, group_.first_node + j)) {
+        if (transitions_.is_compared(first + t, group_.first_node + j)) {
           std::copy_n(states + j * features, features, state);
         } else {
           std::fill_n(state, features, T(0));  // nothing is sent back to it; not to be NaN is enough
         }
       }
     }
-    module_.own.apply(state_, count * group_.receivers(), own_, false);
-    for (const HeldEdges& held : held_) {
-      for (int64_t t = 0; t < count; ++t) {
-        table_.add_held(held.types, held.first_edge, t, own_ + (t * group_.receivers() + held.receiver) * width_);
-      }
-    }
+    if (!kept_) own_parts(count);
     std::fill_n(own_gradient_, count * group_.receivers() * width_, T(0));
     for (size_t k = 0; k < table_.types().size(); ++k) {
       std::fill_n(projection_gradient_[k], table_.types()[k].rows * width_, T(0));
     }
   }
 
-  void add_row(const ActiveRow& row, int64_t t, int64_t transition) {
-    sent_.clear();
-    for (int64_t i = 0; i < row.degree; ++i) {
-      if (const T* message = table_.projection(row.types[i], row.first_edge + i, t)) sent_.push_back(message);
+  void number_kept_rows(int64_t first, int64_t count) {
+    int64_t row = first * rows_of(problem_, group_);
+    for (int64_t t = 0; t < count; ++t) {
+      for (int64_t j = 0; j < group_.receivers(); ++j) {
+        const int64_t v = group_.first_node + j;
+        kept_row_[t * group_.receivers() + j] = row;
+        if (transitions_.is_compared(first + t, v)) row += problem_.row_offset[v + 1] - problem_.row_offset[v];
+      }
     }
-    add_all(own_ + (t * group_.receivers() + row.receiver) * width_, sent_.data(), static_cast<int64_t>(sent_.size()),
-            width_, !module_.rest.layers.empty(), z_ + waiting_ * width_);
-    const int64_t offset = (group_.first_node + row.receiver - table_.node_base()) * library_.features;
-    block_[waiting_++] = {&row, t, table_.state_before(transition) + offset, table_.state_after(transition) + offset};
+  }
+
+  // The sums that a receiver's rows have in common.
+  void own_parts(int64_t count) {
+    module_.own.apply(state_, count * group_.receivers(), own_, false);
+    for (const HeldEdges& held : held_) {
+      for (int64_t t = 0; t < count; ++t) {
+        table_.add_held(held.types, held.first_edge, t, own_ + (t * group_.receivers() + held.receiver) * width_);
+      }
+    }
+  }
+
+  void add_row(const ActiveRow& row, int64_t t, int64_t transition) {
+    const int64_t receiver = t * group_.receivers() + row.receiver;
+    if (!kept_) {
+      sent_.clear();
+      for (int64_t i = 0; i < row.degree; ++i) {
+        if (const T* message = table_.projection(row.types[i], row.first_edge + i, t)) sent_.push_back(message);
+      }
+      add_all(own_ + receiver * width_, sent_.data(), static_cast<int64_t>(sent_.size()), width_,
+              !module_.rest.layers.empty(), z_ + waiting_ * width_);
+    }
+    const int64_t offset = (group_.first_node + row.receiver - transitions_.node_base()) * library_.features;
+    block_[waiting_++] = {&row, t, kept_ ? kept_row_[receiver] + row.assignment : 0,
+                          transitions_.before(transition) + offset, transitions_.after(transition) + offset};
+  }
+
+  // The block's rows in the first node layer and behind it, as scoring kept them: where they are if they lie side by
+  // side, else copied together.
+  void take_kept(MlpPass<T>* pass) {
+    if (waiting_ == 0) return;
+    const int64_t first = block_[0].kept;
+    const bool together = block_[waiting_ - 1].kept - first == waiting_ - 1;
+    const auto take = [&](int64_t layer, int64_t width, T* copies) {
+      if (together) return kept_.rows(layer, first);
+      for (int64_t i = 0; i < waiting_; ++i) std::copy_n(kept_.rows(layer, block_[i].kept), width, copies + i * width);
+      return copies;
+    };
+    pass->input = take(0, width_, z_);
+    for (size_t l = 0; l < output_.size(); ++l) {
+      pass->activation[l] = take(static_cast<int64_t>(l) + 1, padded<T>(module_.rest.layers[l].out), output_[l]);
+    }
   }
 
   void run_block(T* gradients) {
     const int64_t features = library_.features;
     const Mlp<T>& rest = module_.rest;
-    rest.forward(z_, waiting_, output_.data());
-    const T* change = output_.empty() ? z_ : output_.back();
+    MlpPass<T> pass{z_, waiting_, output_, output_gradient_};
+    if (kept_) {
+      take_kept(&pass);
+    } else {
+      rest.forward(z_, waiting_, output_.data());
+    }
+    const T* change = output_.empty() ? pass.input : pass.activation.back();
     T* change_gradient = output_.empty() ? z_gradient_ : output_gradient_.back();
     const int64_t stride = output_.empty() ? width_ : state_width_;
     const T step_scale = step_scale_of(problem_, group_.system);
@@ -189,14 +250,13 @@ class GroupGradient {
     for (int64_t i = 0; i < waiting_; ++i) {
       const ActiveRow& row = *block_[i].row;
       for (int64_t d = 0; d < features; ++d) predicted[d] = block_[i].before[d] + step_scale * change[i * stride + d];
-      const double transitions = static_cast<double>(table_.compared(group_.first_node + row.receiver));
+      const double transitions = static_cast<double>(transitions_.compared(group_.first_node + row.receiver));
       const double factor = row.cotangent / transitions * static_cast<double>(step_scale);
       transition_error_gradient(problem_.error, features, predicted.data(), block_[i].after, factor,
                                 change_gradient + i * stride);
     }
     if (!rest.layers.empty()) {
-      const MlpPass<T> pass{z_, waiting_, output_, output_gradient_};
-      rest.backward(pass, z_gradient_, z_);
+      rest.backward(pass, z_gradient_, pass.input);
       rest.add_gradients({pass}, gradients);
     }
     for (int64_t i = 0; i < waiting_; ++i) send_back(block_[i], z_gradient_ + i * width_);
@@ -229,16 +289,43 @@ class GroupGradient {
     }
   }
 
-  void messages_backward(T* gradients) {
+  void messages_backward(int64_t count, T* gradients) {
     for (size_t k = 0; k < table_.types().size(); ++k) {
       const TypeMessages<T>& type = table_.types()[k];
-      const int64_t rows = type.rows;
-      if (rows == 0) continue;
-      const MlpPass<T> pass{type.pair, rows, type.output, layer_gradient_[k]};
-      module_.projection.add_gradient({{type.output.back(), projection_gradient_[k], rows}}, gradients);
-      module_.projection.apply_backward(projection_gradient_[k], rows, type.output.back(), pass.gradient.back());
+      if (type.rows == 0) continue;
+      MlpPass<T> pass{type.pair, type.rows, type.output, layer_gradient_[k]};
+      if (kept_) leave_out_unread(static_cast<int64_t>(k), count, &pass);
+      if (pass.rows == 0) continue;
+      const T* sent = pass.activation.back();
+      module_.projection.add_gradient({{sent, projection_gradient_[k], pass.rows}}, gradients);
+      module_.projection.apply_backward(projection_gradient_[k], pass.rows, sent, pass.gradient.back());
       library_.edge[k].backward(pass, nullptr, nullptr);
       library_.edge[k].add_gradients({pass}, gradients);
+    }
+  }
+
+  // Messages that no active row reads have no gradient: the others move together.
+  void leave_out_unread(int64_t k, int64_t count, MlpPass<T>* pass) {
+    const TypeMessages<T>& type = table_.types()[k];
+    const uint8_t* read = pairs_ + k * group_.edges();
+    if (std::all_of(type.edges, type.edges + type.wanted, [&](int64_t e) { return read[e] != 0; })) return;
+    const int64_t pair_width = padded<T>(2 * library_.features);
+    T* pairs = type.pair;
+    T* sent = projection_gradient_[k];
+    pass->rows = 0;
+    pass->activation = gathered_[k];
+    for (int64_t t = 0; t < count; ++t) {
+      for (int64_t i = 0; i < type.wanted; ++i) {
+        const int64_t e = type.edges[i], row = type.row[t * group_.edges() + e], place = pass->rows;
+        if (row < 0 || !read[e]) continue;
+        std::copy_n(pairs + row * pair_width, pair_width, pairs + place * pair_width);
+        std::copy_n(sent + row * width_, width_, sent + place * width_);
+        for (size_t l = 0; l < type.output.size(); ++l) {
+          const int64_t width = padded<T>(library_.edge[k].layers[l].out);
+          std::copy_n(type.output[l] + row * width, width, gathered_[k][l] + place * width);
+        }
+        pass->rows += 1;
+      }
     }
   }
 
@@ -246,14 +333,20 @@ class GroupGradient {
   const HeatBathProblem<T>& problem_;
   const SplitLibrary<T>& library_;
   const ReceiverGroup& group_;
+  const HeatBathTile& tile_;
+  const KeptActivations<T> kept_;
   const SplitNodeModule<T>& module_;
   const int64_t width_, state_width_, chunk_;
   const std::vector<ActiveRow> rows_;
   const std::vector<HeldEdges> held_;
+  const uint8_t* pairs_;  // that active rows read
+  const GroupTransitions<T> transitions_;
   MessageTable<T> table_;
+  std::vector<int64_t> kept_row_;                // [chunk * receivers] the first of a receiver's, where rows are kept
   T *state_, *own_, *own_gradient_;              // [chunk * receivers, ...]
   std::vector<T*> projection_gradient_;          // per type [wanted * chunk, width]
   std::vector<std::vector<T*>> layer_gradient_;  // per type and edge layer
+  std::vector<std::vector<T*>> gathered_;        // the same: outputs that were kept, without unread messages
   std::vector<const T*> sent_;                   // projected messages of the row being added up
   T *z_, *z_gradient_;                           // [kNodeRows, width]
   std::vector<T*> output_, output_gradient_;     // per layer of the rest
@@ -261,41 +354,18 @@ class GroupGradient {
   int64_t waiting_ = 0;
 };
 
-// What a lane takes at a time: some of the transitions of a group.
-struct GradientTile {
-  const ReceiverGroup* group;
-  int64_t begin, end;
-};
-
-// Few systems are cut by transitions rather than by receivers: products stay large, and lanes, which all have to be
-// cleared and added up, few.
-std::vector<GradientTile> cut_transitions(const std::vector<ReceiverGroup>& groups, int64_t systems,
-                                          int64_t transitions) {
-  std::vector<GradientTile> tiles;
-  for (const ReceiverGroup& group : groups) {
-    const int64_t messages = group.edges() * transitions;
-    const int64_t pieces = systems < kFewSystems ? std::min({kMostPieces, transitions, messages / kPieceMessages}) : 1;
-    const int64_t count = std::max<int64_t>(1, pieces);
-    for (int64_t i = 0; i < count; ++i) {
-      tiles.push_back({&group, transitions * i / count, transitions * (i + 1) / count});
-    }
-  }
-  return tiles;
-}
-
 template <typename T>
 void heat_bath_gradient_variant(const HeatBathProblem<T>& problem, const T* cotangent, T* parameter_gradient,
                                 const Execution& execution) {
   const auto packed = PackedCache<SplitLibrary<T>, T>::get(problem.library);
   const SplitLibrary<T>& library = *packed;
-  const std::vector<ReceiverGroup> groups = group_receivers(problem, kGroupRows);
-  const std::vector<GradientTile> tiles = cut_transitions(groups, problem.graph.systems, problem.transitions);
-  const T* total = GradientLanes<T>::sum(
-      library.gradient_size, execution.threads, static_cast<int64_t>(tiles.size()), [&](int64_t i, T* gradients) {
-        const GradientTile& tile = tiles[i];
-        GroupGradient<T>(problem, library, *tile.group, cotangent, tile.end - tile.begin)
-            .add_to(tile.begin, tile.end, gradients);
-      });
+  const HeatBathPlan<T> plan(problem);
+  const T* total =
+      GradientLanes<T>::sum(library.gradient_size, execution.threads, static_cast<int64_t>(plan.tiles().size()),
+                            [&](int64_t i, T* gradients) {
+                              const HeatBathTile& tile = plan.tiles()[i];
+                              TileGradient<T>(problem, library, tile, plan.kept(tile), cotangent).add_to(gradients);
+                            });
   library.unpad(total, parameter_gradient);
 }
 

@@ -2,7 +2,8 @@
 // their projections into the first layer of the receivers' node module.
 #pragma once
 
-#include "cpu/heat_bath_tile.h"
+#include "cpu/heat_bath_plan.h"
+#include "cpu/heat_bath_transitions.h"
 
 namespace nri::cpu::NRI_CPU_VARIANT {
 
@@ -18,14 +19,36 @@ struct TypeMessages {
   T* projection;  // [wanted * transitions, padded(first width)]
 };
 
+// Which (type, edge) pairs the rows of a group read, all of them together: [K, edges of the group].
+template <typename T>
+const uint8_t* pairs_of(Arena& arena, const HeatBathProblem<T>& problem, const ReceiverGroup& group,
+                        const std::vector<Assignments>& assignments) {
+  const int64_t edges = group.edges(), types = problem.library.edge_types;
+  uint8_t* read = arena.take<uint8_t>(types * edges);
+  std::fill_n(read, types * edges, uint8_t{0});
+  for (int64_t j = 0; j < group.receivers(); ++j) {
+    const int64_t first_edge = problem.graph.in_offset[group.first_node + j] - group.first_edge;
+    for_held_types(problem, group, assignments[j].types(), first_edge,
+                   [&](int64_t k, int64_t e, T) { read[k * edges + e] = 1; });
+    for (const int64_t i : assignments[j].free()) {
+      for (int64_t k = 0; k < types; ++k) read[k * edges + first_edge + i] = 1;
+    }
+  }
+  return read;
+}
+
+// Which layers' outputs a table makes room for: the last one's alone, or all of them. None: they are kept elsewhere.
+enum class Outputs { none, last, all };
+
 template <typename T>
 class MessageTable {
  public:
   // wanted: [K, edges of the group] marks the (type, edge) pairs that some row reads
+  // most: transitions of a chunk
   MessageTable(Arena& arena, const HeatBathProblem<T>& problem, const SplitLibrary<T>& library,
-               const ReceiverGroup& group, const uint8_t* wanted, int64_t transitions, bool keep)
-      : problem_(problem), library_(library), group_(group), types_(library.edge.size()) {
-    list_transitions();
+               const ReceiverGroup& group, const GroupTransitions<T>& transitions, const uint8_t* wanted, int64_t most,
+               Outputs outputs)
+      : problem_(problem), library_(library), group_(group), transitions_(transitions), types_(library.edge.size()) {
     const int64_t edges = group.edges();
     const int64_t width = padded<T>(library.node[group.node_type].first_width());
     receiver_ = arena.take<int64_t>(edges);
@@ -40,54 +63,66 @@ class MessageTable {
       for (int64_t e = 0; e < edges; ++e) {
         if (wanted[k * edges + e] && !library.edge[k].layers.empty()) type.edges[type.wanted++] = e;
       }
-      type.row = arena.take<int64_t>(transitions * edges);
-      std::fill_n(type.row, transitions * edges, int64_t{-1});
-      const int64_t rows = type.wanted * transitions;
+      type.row = arena.take<int64_t>(most * edges);
+      std::fill_n(type.row, most * edges, int64_t{-1});
+      const int64_t rows = type.wanted * most;
       if (rows == 0) continue;
       type.pair = arena.take<T>(rows * padded<T>(2 * library.features));
       const std::vector<Layer<T>>& layers = library.edge[k].layers;
-      T* spare[2] = {nullptr, nullptr};
-      for (size_t l = 0; l < layers.size(); ++l) {
-        const int64_t room = rows * (keep ? padded<T>(layers[l].out) : library.edge[k].widest());
-        if (keep || !spare[l % 2]) spare[l % 2] = arena.take<T>(room);
-        type.output.push_back(spare[l % 2]);
+      const bool all = outputs == Outputs::all;
+      type.output.resize(layers.size());
+      for (size_t l = 0; outputs != Outputs::none && l < layers.size(); ++l) {
+        const bool shared = !all && l >= 2;
+        type.output[l] = shared ? type.output[l - 2]
+                                : arena.take<T>(rows * (all ? padded<T>(layers[l].out) : library.edge[k].widest()));
       }
       type.projection = arena.take<T>(rows * width);
     }
   }
 
-  // The transitions in which a receiver of the group is compared are numbered from 0 on.
-  int64_t transitions() const { return static_cast<int64_t>(transitions_.size()); }
-  // In how many of them this one is.
-  int64_t compared(int64_t node) const { return compared_[node - group_.first_node]; }
-  bool is_compared(int64_t number, int64_t node) const {
-    return is_present(present_at(number), node - node_base()) && is_present(present_after(number), node - node_base());
-  }
-
   // Fills the table for transitions number first .. first + count - 1.
   void run(int64_t first, int64_t count) {
+    list(first, count);
+    for (size_t k = 0; k < types_.size(); ++k) {
+      TypeMessages<T>& type = types_[k];
+      if (type.wanted == 0) continue;
+      library_.edge[k].forward(type.pair, type.rows, type.output.data());
+      library_.node[group_.node_type].projection.apply(type.output.back(), type.rows, type.projection, false);
+    }
+  }
+
+  // Outputs of a chunk are where `kept` has them, or room for them.
+  void place_outputs(const KeptActivations<T>& kept, int64_t first) {
+    for (size_t k = 0; k < types_.size(); ++k) {
+      for (size_t l = 0; l < types_[k].output.size(); ++l) {
+        types_[k].output[l] = kept.messages(static_cast<int64_t>(k), static_cast<int64_t>(l), first);
+      }
+    }
+  }
+
+  // Numbers the messages of a chunk and collects their inputs.
+  void list(int64_t first, int64_t count) {
     const int64_t features = library_.features, stride = padded<T>(2 * features), edges = group_.edges();
     const GraphView& graph = problem_.graph;
+    const int64_t base = transitions_.node_base();
     for (size_t k = 0; k < types_.size(); ++k) {
       TypeMessages<T>& type = types_[k];
       if (type.wanted == 0) continue;
       type.rows = 0;
       for (int64_t t = 0; t < count; ++t) {
-        const T* state = state_before(first + t);
-        const uint8_t* present = present_at(first + t);
+        const T* state = transitions_.before(first + t);
+        const uint8_t* present = transitions_.present_at(first + t);
         for (int64_t i = 0; i < type.wanted; ++i) {
-          const int64_t e = type.edges[i], sender = graph.sender[group_.first_edge + e] - node_base();
+          const int64_t e = type.edges[i], sender = graph.sender[group_.first_edge + e] - base;
           int64_t& row = type.row[t * edges + e];
           row = -1;
-          if (present && !(present[sender] && is_compared(first + t, receiver_[e]))) continue;
+          if (present && !(present[sender] && transitions_.is_compared(first + t, receiver_[e]))) continue;
           row = type.rows++;
           T* pair = type.pair + row * stride;
           std::copy_n(state + sender * features, features, pair);
-          std::copy_n(state + (receiver_[e] - node_base()) * features, features, pair + features);
+          std::copy_n(state + (receiver_[e] - base) * features, features, pair + features);
         }
       }
-      library_.edge[k].forward(type.pair, type.rows, type.output.data());
-      library_.node[group_.node_type].projection.apply(type.output.back(), type.rows, type.projection, false);
     }
   }
 
@@ -112,46 +147,11 @@ class MessageTable {
     return types_[k].projection + place * padded<T>(library_.node[group_.node_type].first_width());
   }
 
-  // State of the whole system before and after transition `number`.
-  const T* state_before(int64_t number) const {
-    return problem_.trajectories.states + first_state(number) * library_.features;
-  }
-  const T* state_after(int64_t number) const { return state_before(number) + entities() * library_.features; }
-  // Who is there before the transition; null: everybody.
-  const uint8_t* present_at(int64_t number) const {
-    return problem_.trajectories.present ? problem_.trajectories.present + first_state(number) : nullptr;
-  }
-  int64_t node_base() const { return problem_.graph.node_offset[group_.system]; }
-
  private:
-  int64_t entities() const { return problem_.graph.node_offset[group_.system + 1] - node_base(); }
-  int64_t first_state(int64_t number) const {
-    const int64_t step = problem_.start[group_.system * problem_.transitions + transitions_[number]];
-    return problem_.trajectories.steps * node_base() + step * entities();
-  }
-  const uint8_t* present_after(int64_t number) const {
-    return problem_.trajectories.present ? present_at(number) + entities() : nullptr;
-  }
-
-  void list_transitions() {
-    compared_.assign(group_.receivers(), 0);
-    for (int64_t l = 0; l < problem_.transitions; ++l) {
-      transitions_.push_back(l);
-      bool any = false;
-      for (int64_t j = 0; j < group_.receivers(); ++j) {
-        const bool here = is_compared(transitions() - 1, group_.first_node + j);
-        compared_[j] += here;
-        any = any || here;
-      }
-      if (!any) transitions_.pop_back();
-    }
-  }
-
   const HeatBathProblem<T>& problem_;
   const SplitLibrary<T>& library_;
   const ReceiverGroup& group_;
-  std::vector<int64_t> transitions_;  // places in the problem's list
-  std::vector<int64_t> compared_;     // [receivers of the group]
+  const GroupTransitions<T>& transitions_;
   int64_t* receiver_;
   std::vector<TypeMessages<T>> types_;
 };

@@ -41,6 +41,9 @@ struct HeatBathProblem {
   const float* held_weight;   // [E, K], read for held edges only; a type of weight zero costs nothing
   // The first row of each system once more in host memory, so that a backend can plan without a synchronisation.
   const int64_t* host_row_offset;  // host [B + 1] row_offset[node_offset[b]]
+  // What scoring leaves for the gradient of the same problem, which then need not run messages and rows again: the same
+  // bits in less time. [heat_bath_kept(problem, execution)], or null. Written by scores, read by the gradient.
+  T* kept;
 };
 
 // scores: [row_offset[V]]
@@ -53,9 +56,14 @@ struct HeatBathProblem {
   void heat_bath_gradient(const HeatBathProblem<T>& problem, const T* cotangent, T* parameter_gradient, \
                           const Execution& execution);
 
+// heat_bath_kept: values that `kept` has to hold; 0: leave it null. A batch's size decides: what is kept stays near the
+// processor (CPU only).
+
 namespace cpu {
 NRI_DECLARE_HEAT_BATH(float)
 NRI_DECLARE_HEAT_BATH(double)
+int64_t heat_bath_kept(const HeatBathProblem<float>& problem, const Execution& execution);
+int64_t heat_bath_kept(const HeatBathProblem<double>& problem, const Execution& execution);
 }  // namespace cpu
 namespace cuda {
 NRI_DECLARE_HEAT_BATH(float)

@@ -12,11 +12,13 @@ from bench import (
     anneal,
     bf16,
     cases,
+    choice,
     energy,
     epoch,
     gradient,
     heat_bath,
     mega_graph,
+    network,
     ragged,
     scaling,
     simulate,
@@ -37,10 +39,12 @@ the share of the peak, and how many times longer each peer takes. Everything sta
 subjects:
   energy            roll-out energies, what a proposal costs
   gradient          the same with the gradient of the modules' parameters
+  choice            a Metropolis choice between two structures, and the gradient of what is kept
   heat_bath         scores of all assignments; a training step, hot (all have weight) and cold (few have)
   anneal            proposing and deciding as a share of a sweep
   bf16              scoring in bfloat16 against float32: time, and decisions that change
   epoch             an epoch of the faithful preset fmml, one proposal a system
+  network           a step of the proposal network that imitates structures, against torch's own layers
   mega_graph        all systems in one graph against one at a time
   ragged            systems of different sizes and absent entities against uniform ones with as many edges
   simulate          springs and charged particles
@@ -108,10 +112,12 @@ def subjects_with(limit: float, beside: Path | None = None) -> dict[str, Callabl
     return {
         "energy": energy.rows,
         "gradient": gradient.rows,
+        "choice": choice.rows,
         "heat_bath": heat_bath.rows,
         "anneal": anneal.rows,
         "bf16": bf16.rows,
         "epoch": epoch.rows,
+        "network": network.rows,
         "mega_graph": mega_graph.rows,
         "ragged": ragged.rows,
         "simulate": simulate.rows,

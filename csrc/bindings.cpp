@@ -12,9 +12,11 @@
 #include "cuda/plans.h"
 #include "ops/anneal.h"
 #include "ops/heat_bath.h"
+#include "ops/linear.h"
 #include "ops/machine.h"
 #include "ops/metropolis_run.h"
 #include "ops/propose_from_table.h"
+#include "ops/rollout_choice.h"
 #include "ops/rollout_energy.h"
 #include "ops/rollout_gradient.h"
 #include "ops/simulate.h"
@@ -85,6 +87,10 @@ void in_precision(bool float64, const Body& body) {
   float64 ? body(double{}) : body(float{});
 }
 
+nri::DrawView draws(uint64_t seed, int64_t step, Address system_ids) {
+  return {seed, step, at<const int64_t>(system_ids)};
+}
+
 #define NRI_ON(place, call) ((place).cuda ? nri::cuda::call : nri::cpu::call)
 
 void rollout_energy(const Place& place, bool float64, const Layout& layout, Address parameters,
@@ -119,6 +125,24 @@ void rollout_gradient(const Place& place, bool float64, const Layout& layout, Ad
                                          at<const uint8_t>(observed)};
     NRI_ON(place, rollout_gradient(problem, at<const uint8_t>(edge_types), at<const T>(cotangent), at<T>(energy),
                                    at<T>(parameter_gradient), at<T>(state_gradient), place.execution));
+  });
+}
+
+void rollout_choice(const Place& place, bool float64, const Layout& layout, Address parameters,
+                    const nri::GraphView& graph, const Trajectories& trajectories, const ErrorMeasure& error,
+                    int64_t rollout, Address edge_types, Address node_types, uint64_t seed, int64_t step,
+                    Address system_ids, Address temperature, Address log_ratio, Address energy,
+                    Address parameter_gradient) {
+  in_precision(float64, [&](auto scalar) {
+    using T = decltype(scalar);
+    const nri::RolloutChoice<T> choice{
+        {layout.with<T>(parameters), graph, trajectories.view<T>(), error.view<T>(), rollout, nullptr, nullptr},
+        at<const uint8_t>(edge_types),
+        at<const uint8_t>(node_types),
+        draws(seed, step, system_ids),
+        at<const T>(temperature),
+        at<const double>(log_ratio)};
+    nri::cpu::rollout_choice(choice, at<T>(energy), at<T>(parameter_gradient), place.execution);
   });
 }
 
@@ -170,8 +194,24 @@ int64_t heat_bath(const Place& place, bool float64, const Layout& layout, Addres
   return values;
 }
 
-nri::DrawView draws(uint64_t seed, int64_t step, Address system_ids) {
-  return {seed, step, at<const int64_t>(system_ids)};
+void linear(const Place& place, bool float64, int64_t rows, int64_t in, int64_t out, Address input, Address weight,
+            Address bias, Address output) {
+  in_precision(float64, [&](auto scalar) {
+    using T = decltype(scalar);
+    const nri::LinearLayer<T> layer{rows, in, out, at<const T>(input), at<const T>(weight)};
+    nri::cpu::linear(layer, at<const T>(bias), at<T>(output), place.execution);
+  });
+}
+
+void linear_gradient(const Place& place, bool float64, int64_t rows, int64_t in, int64_t out, Address input,
+                     Address weight, Address output_gradient, Address input_gradient, Address weight_gradient,
+                     Address bias_gradient) {
+  in_precision(float64, [&](auto scalar) {
+    using T = decltype(scalar);
+    const nri::LinearLayer<T> layer{rows, in, out, at<const T>(input), at<const T>(weight)};
+    nri::cpu::linear_gradient(layer, at<const T>(output_gradient), at<T>(input_gradient), at<T>(weight_gradient),
+                              at<T>(bias_gradient), place.execution);
+  });
 }
 
 void metropolis_propose(const Place& place, const nri::GraphView& graph, uint64_t seed, int64_t step,
@@ -364,6 +404,9 @@ PYBIND11_MODULE(_core, m) {
   m.def("rollout_gradient", &rollout_gradient, arg("place"), arg("float64"), arg("layout"), arg("parameters"),
         arg("graph"), arg("trajectories"), arg("error"), arg("rollout"), arg("node_types"), arg("observed"),
         arg("edge_types"), arg("cotangent"), arg("energy"), arg("parameter_gradient"), arg("state_gradient"));
+  m.def("rollout_choice", &rollout_choice, arg("place"), arg("float64"), arg("layout"), arg("parameters"), arg("graph"),
+        arg("trajectories"), arg("error"), arg("rollout"), arg("edge_types"), arg("node_types"), arg("seed"),
+        arg("step"), arg("system_ids"), arg("temperature"), arg("log_ratio"), arg("energy"), arg("parameter_gradient"));
   m.def("forecast", &forecast, arg("place"), arg("float64"), arg("layout"), arg("parameters"), arg("graph"),
         arg("initial"), arg("horizon"), arg("edge_types"), arg("node_types"), arg("present"), arg("step_scale"),
         arg("states"));
@@ -371,6 +414,11 @@ PYBIND11_MODULE(_core, m) {
         arg("trajectories"), arg("error"), arg("conditionals"), arg("transitions"), arg("start"), arg("node_types"),
         arg("edge_types"), arg("row_offset"), arg("stride"), arg("held_weight"), arg("host_row_offset"), arg("kept"),
         arg("cotangent"), arg("output"));
+  m.def("linear", &linear, arg("place"), arg("float64"), arg("row_count"), arg("inputs"), arg("outputs"), arg("rows"),
+        arg("weight"), arg("bias"), arg("output"));
+  m.def("linear_gradient", &linear_gradient, arg("place"), arg("float64"), arg("row_count"), arg("inputs"),
+        arg("outputs"), arg("rows"), arg("weight"), arg("output_gradient"), arg("input_gradient"),
+        arg("weight_gradient"), arg("bias_gradient"));
   m.def("metropolis_propose", &metropolis_propose, arg("place"), arg("graph"), arg("seed"), arg("step"),
         arg("system_ids"), arg("edge_type_count"), arg("node_type_count"), arg("edge_types"), arg("node_types"),
         arg("proposed_edge_types"), arg("proposed_node_types"));

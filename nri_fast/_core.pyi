@@ -108,6 +108,25 @@ def rollout_gradient(
     parameter_gradient: int,
     state_gradient: int,
 ) -> None: ...
+def rollout_choice(
+    place: Place,
+    float64: bool,
+    layout: Layout,
+    parameters: int,
+    graph: Graph,
+    trajectories: Trajectories,
+    error: ErrorMeasure,
+    rollout: int,
+    edge_types: int,
+    node_types: int,
+    seed: int,
+    step: int,
+    system_ids: int,
+    temperature: int,
+    log_ratio: int,
+    energy: int,
+    parameter_gradient: int,
+) -> None: ...
 def forecast(
     place: Place,
     float64: bool,
@@ -145,6 +164,30 @@ def heat_bath(
 ) -> int:
     """Scores where `cotangent` is 0, otherwise their weighted sum's gradient; without output the values to keep."""
 
+def linear(
+    place: Place,
+    float64: bool,
+    row_count: int,
+    inputs: int,
+    outputs: int,
+    rows: int,
+    weight: int,
+    bias: int,
+    output: int,
+) -> None: ...
+def linear_gradient(
+    place: Place,
+    float64: bool,
+    row_count: int,
+    inputs: int,
+    outputs: int,
+    rows: int,
+    weight: int,
+    output_gradient: int,
+    input_gradient: int,
+    weight_gradient: int,
+    bias_gradient: int,
+) -> None: ...
 def metropolis_propose(
     place: Place,
     graph: Graph,

@@ -87,3 +87,24 @@ class HeatBathScores(torch.autograd.Function):
         """The gradient of the weighted scores."""
         parameters, _ = ctx.saved_tensors
         return ctx.problem.gradient(parameters, cotangents[0].contiguous(), ctx.kept), None
+
+
+class LinearRows(torch.autograd.Function):
+    """A dense layer on rows [rows, in], differentiable in all three: :func:`nri_fast.ops.linear`."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """[rows, out]."""
+        ctx.save_for_backward(rows, weight)
+        ctx.with_bias = bias is not None
+        return ops.linear(rows, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Of all three at once."""
+        rows, weight = ctx.saved_tensors
+        found, of_weight, of_bias = ops.linear_gradient(
+            rows, weight, gradients[0].contiguous(), ctx.needs_input_grad[0]
+        )
+        return found, of_weight, of_bias if ctx.with_bias else None

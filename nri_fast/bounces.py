@@ -16,7 +16,7 @@ from nri_fast.couplings import Coupling
 from nri_fast.graph import MegaGraph
 from nri_fast.heat_bath_rows import HeatBathRows
 from nri_fast.proposals.proposers import Proposer, RandomProposer
-from nri_fast.rollouts import Rollouts
+from nri_fast.rollouts import Rollouts, finite_mean
 from nri_fast.schedule import AcceptanceTemperature
 from nri_fast.system_set import Batch
 
@@ -129,9 +129,15 @@ def metropolis_bounce(
     proposer = proposer or RandomProposer(batch.graph, library.edge_types, library.node_types)
     edge_types, node_types = structures.edge_types[batch.edges], structures.node_types[batch.nodes]
     counts = torch.zeros(batch.graph.systems, len(ops.COUNTS), dtype=torch.int64, device=batch.graph.device)
-    energy = rollouts.energies(edge_types, node_types)
     held = acceptance.state[:1].clone() if temperature is None and acceptance is not None else temperature
     assert held is not None
+    if proposals == 1 and rollouts.can_choose:
+        energy, gradient = _choose(rollouts, draws, held, proposer, hastings, edge_types, node_types, counts)
+        if acceptance is not None:
+            acceptance.take(counts)
+        structures.edge_types[batch.edges], structures.node_types[batch.nodes] = edge_types, node_types
+        return BounceResult(finite_mean(energy), gradient, held, counts)
+    energy = rollouts.energies(edge_types, node_types)
     sources = proposer.sources()
     if sources is not None:
         nodes = node_types[None] if library.node_types > 1 else None
@@ -155,6 +161,27 @@ def metropolis_bounce(
     structures.node_types[batch.nodes] = node_types
     loss, gradient = rollouts.mean_gradient(edge_types, node_types, energy)
     return BounceResult(loss, gradient, held, counts)
+
+
+def _choose(
+    rollouts: Rollouts,
+    draws: ops.Draws,
+    temperature: Tensor,
+    proposer: Proposer,
+    hastings: bool,
+    edge_types: Tensor,
+    node_types: Tensor,
+    counts: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """One proposal, decided on and learned from in one pass: [B] energies and [P] gradient; types change in place."""
+    edges, nodes, log_ratio = proposer.propose(draws, edge_types, node_types)
+    warm, ratio = temperature.to(rollouts.batch.states.dtype), log_ratio if hastings else None
+    both = torch.stack([edge_types, edges]), torch.stack([node_types, nodes])
+    (energy, proposed), gradient = rollouts.choose(*both, draws, warm, ratio)
+    ops.metropolis_decide(
+        rollouts.batch.graph, draws, warm, proposed, edges, nodes, energy, edge_types, node_types, counts, ratio
+    )
+    return energy, gradient
 
 
 def polish_bounce(rollouts: Rollouts, structures: Structures) -> BounceResult:

@@ -236,6 +236,58 @@ def rollout_gradient(
     return energy.masked_fill_(cotangent == 0, 0.0), parameter_gradient, state_gradient
 
 
+def has_rollout_choice(states: Tensor) -> bool:
+    """Whether :func:`rollout_choice` runs where these states lie, in the precision that energies are asked for in."""
+    exact = _precision == _core.Precision.fp32 or states.dtype != torch.float32
+    return exact and not (states.is_cuda or _emulate_cuda)
+
+
+def rollout_choice(
+    library: ModuleLibrary,
+    parameters: Tensor,
+    graph: MegaGraph,
+    states: Tensor,
+    steps: int,
+    edge_types: Tensor,
+    node_types: Tensor | None,
+    rollout: int,
+    error: ErrorMeasure,
+    draws: Draws,
+    temperature: Tensor,
+    log_ratio: Tensor | None = None,
+    present: Tensor | None = None,
+    step_scale: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Energies [2, systems] of the structures held and proposed, and the gradient [P] of the chosen ones' mean.
+
+    ``edge_types`` is [2, edges], ``node_types`` [2, nodes]; draws, ``temperature`` and ``log_ratio`` as
+    :func:`metropolis_decide` takes them, which comes to the same choice and updates structures. CPU only. See
+    ``csrc/ops/rollout_choice.h``.
+    """
+    energy = states.new_empty(2, graph.systems)
+    parameter_gradient = torch.empty_like(parameters)
+    _core.rollout_choice(
+        _place(states),
+        states.dtype == torch.float64,
+        library.layout,
+        _address(parameters),
+        graph.native,
+        _core.Trajectories(steps, _address(states), _address(present), _address(step_scale)),
+        error.native,
+        rollout,
+        _address(edge_types),
+        _address(node_types),
+        draws.seed,
+        draws.step,
+        _address(draws.system_ids),
+        _address(temperature),
+        _address(log_ratio),
+        _address(energy),
+        _address(parameter_gradient),
+    )
+    return energy, parameter_gradient
+
+
 def forecast(
     library: ModuleLibrary,
     parameters: Tensor,
@@ -267,6 +319,45 @@ def forecast(
         _address(states),
     )
     return states
+
+
+def linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """[rows, out] of ``rows`` [rows, in] times ``weight`` [out, in], plus ``bias``. CPU only: ``csrc/ops/linear.h``."""
+    output = rows.new_empty(len(rows), len(weight))
+    _core.linear(
+        _place(rows),
+        rows.dtype == torch.float64,
+        len(rows),
+        weight.shape[1],
+        len(weight),
+        _address(rows),
+        _address(weight),
+        _address(bias),
+        _address(output),
+    )
+    return output
+
+
+def linear_gradient(
+    rows: Tensor, weight: Tensor, output_gradient: Tensor, with_rows: bool = True
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Gradients in ``rows``, if wanted, in ``weight`` and in the bias."""
+    row_gradient = torch.empty_like(rows) if with_rows else None
+    weight_gradient, bias_gradient = torch.empty_like(weight), weight.new_empty(len(weight))
+    _core.linear_gradient(
+        _place(rows),
+        rows.dtype == torch.float64,
+        len(rows),
+        weight.shape[1],
+        len(weight),
+        _address(rows),
+        _address(weight),
+        _address(output_gradient),
+        _address(row_gradient),
+        _address(weight_gradient),
+        _address(bias_gradient),
+    )
+    return row_gradient, weight_gradient, bias_gradient
 
 
 @dataclass(frozen=True)

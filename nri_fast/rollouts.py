@@ -13,6 +13,8 @@ from nri_fast.modules import ModuleLibrary
 from nri_fast.presence import compared_predictions
 from nri_fast.system_set import Batch
 
+LEAST_SYSTEMS = 16  # of a batch whose choices and gradient are made in one pass
+
 
 @dataclass(frozen=True)
 class Rollouts:
@@ -73,6 +75,40 @@ class Rollouts:
             step_scale=self.batch.step_scale,
         )
 
+    @property
+    def can_choose(self) -> bool:
+        """Whether :meth:`choose` runs here, and has systems enough, which it deals out whole, to keep threads busy."""
+        return self.batch.graph.systems >= LEAST_SYSTEMS and ops.has_rollout_choice(self.batch.states)
+
+    def choose(
+        self,
+        edge_types: Tensor,
+        node_types: Tensor,
+        draws: ops.Draws,
+        temperature: Tensor,
+        log_ratio: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """[2, B] energies and the gradient [P] of a Metropolis choice: see :func:`nri_fast.ops.rollout_choice`.
+
+        Types are [2, E] and [2, V]: the structures held and those proposed.
+        """
+        return ops.rollout_choice(
+            self.library,
+            self.parameters,
+            self.batch.graph,
+            self.batch.states,
+            self.steps,
+            edge_types,
+            self._varying(node_types),
+            self.rollout,
+            self.error,
+            draws,
+            temperature,
+            log_ratio,
+            present=self.batch.present,
+            step_scale=self.batch.step_scale,
+        )
+
     def compared(self) -> Tensor:
         """[B] int64: predictions that each system's energy is the mean of."""
         graph, present = self.batch.graph, self.batch.present
@@ -128,10 +164,8 @@ class Rollouts:
             energy, gradient = self._gradient(edge_types, node_types, everywhere)
             if bool(torch.isfinite(energy).all()):
                 return energy.mean(), gradient
-        finite = torch.isfinite(energy)
-        _, gradient = self._gradient(edge_types, node_types, finite.to(energy.dtype))
-        mean = torch.where(finite, energy, torch.zeros_like(energy)).mean()
-        return torch.where(finite.any(), mean, torch.nan), gradient
+        _, gradient = self._gradient(edge_types, node_types, torch.isfinite(energy).to(energy.dtype))
+        return finite_mean(energy), gradient
 
     def _gradient(self, edge_types: Tensor, node_types: Tensor, taking_part: Tensor) -> tuple[Tensor, Tensor]:
         """[B] energies and [P] the gradient of their sum over those that take part, over all systems' number."""
@@ -153,6 +187,13 @@ class Rollouts:
 
     def _varying(self, node_types: Tensor) -> Tensor | None:
         return node_types if self.library.node_types > 1 else None
+
+
+def finite_mean(energy: Tensor) -> Tensor:
+    """Sum of the energies that are finite over the number of all; NaN if none is."""
+    finite = torch.isfinite(energy)
+    mean = torch.where(finite, energy, torch.zeros_like(energy)).mean()
+    return torch.where(finite.any(), mean, torch.nan)
 
 
 def residuals(

@@ -31,4 +31,8 @@ NRI_HOST_DEVICE inline Decision decide(double current, double proposed, double t
   return worse ? Decision::accepted_worsening : Decision::accepted;
 }
 
+NRI_HOST_DEVICE inline bool is_accepted(Decision decision) {
+  return decision == Decision::accepted || decision == Decision::accepted_worsening;
+}
+
 }  // namespace nri

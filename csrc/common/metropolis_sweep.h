@@ -50,10 +50,6 @@ NRI_HOST_DEVICE Decision decide_on(const MetropolisRun<T>& run, int64_t sweep, i
                 uniform(bits.x, bits.y), log_ratio);
 }
 
-NRI_HOST_DEVICE inline bool is_accepted(Decision decision) {
-  return decision == Decision::accepted || decision == Decision::accepted_worsening;
-}
-
 NRI_HOST_DEVICE inline void count_decision(Decision decision, int64_t* counts) {
   counts[kProposed] += 1;
   if (is_accepted(decision)) counts[kAccepted] += 1;

@@ -7,10 +7,10 @@
 #include <limits>
 #include <vector>
 
-#include "common/metropolis.h"
 #include "common/philox.h"
 #include "common/portable_math.h"
 #include "common/random_proposal.h"
+#include "cpu/metropolis_choice.h"
 #include "cpu/system_parts.h"
 #include "cpu/thread_pool.h"
 
@@ -103,6 +103,12 @@ void metropolis_propose(const GraphView& graph, const DrawView& draws, int64_t e
   });
 }
 
+Decision decide_system(const DrawView& draws, int64_t system, double temperature, const double* log_ratio,
+                       double energy, double proposed_energy) {
+  const Philox4 bits = draw(draws.seed, Stream::accept, draws.system_ids[system], draws.step, 0);
+  return decide(energy, proposed_energy, temperature, uniform(bits.x, bits.y), log_ratio ? log_ratio[system] : 0.0);
+}
+
 namespace {
 
 template <typename T>
@@ -111,15 +117,12 @@ void decide_all(const GraphView& graph, const DrawView& draws, const T* temperat
                 T* energy, uint8_t* edge_types, uint8_t* node_types, int64_t* counts, const Execution& execution) {
   parallel_chunks(execution, graph.systems, kSystemsPerChunk, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
-      const Philox4 bits = draw(draws.seed, Stream::accept, draws.system_ids[b], draws.step, 0);
-      const Decision decision = decide(energy[b], proposed_energy[b], temperature[0], uniform(bits.x, bits.y),
-                                       log_ratio ? log_ratio[b] : 0.0);
-      const bool worsening = decision == Decision::accepted_worsening;
-      const bool accepted = decision == Decision::accepted || worsening;
+      const Decision decision = decide_system(draws, b, temperature[0], log_ratio, energy[b], proposed_energy[b]);
+      const bool accepted = is_accepted(decision);
       int64_t* count = counts + b * kCounts;
       count[kProposed] += 1;
       count[kAccepted] += accepted;
-      count[kAcceptedWorsening] += worsening;
+      count[kAcceptedWorsening] += decision == Decision::accepted_worsening;
       count[kNotFinite] += decision == Decision::not_finite;
       if (!accepted) continue;
       energy[b] = proposed_energy[b];

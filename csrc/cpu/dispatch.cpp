@@ -9,7 +9,9 @@
 #include "cpu/thread_pool.h"
 #include "cpu/variants.h"
 #include "ops/heat_bath.h"
+#include "ops/linear.h"
 #include "ops/machine.h"
+#include "ops/rollout_choice.h"
 #include "ops/rollout_gradient.h"
 
 namespace nri::cpu {
@@ -21,6 +23,9 @@ namespace nri::cpu {
   NRI_DECLARE_SCORING(T)                                                                                   \
   void forecast(const ForecastProblem<T>&, T*, const Execution&);                                          \
   void rollout_gradient(const RolloutProblem<T>&, const uint8_t*, const T*, T*, T*, T*, const Execution&); \
+  void rollout_choice(const RolloutChoice<T>&, T*, T*, const Execution&);                                  \
+  void linear(const LinearLayer<T>&, const T*, T*, const Execution&);                                      \
+  void linear_gradient(const LinearLayer<T>&, const T*, T*, T*, T*, const Execution&);                     \
   int64_t heat_bath_kept(const HeatBathProblem<T>&, const Execution&);                                     \
   void heat_bath_gradient(const HeatBathProblem<T>&, const T*, T*, const Execution&);
 #define NRI_DECLARE_VARIANT(variant) \
@@ -145,30 +150,40 @@ Chosen chosen() {
       return generic::call; \
   }
 
-#define NRI_DEFINE_KERNELS(T)                                                                                       \
-  void rollout_energy(const RolloutProblem<T>& problem, int64_t structures, const uint8_t* edge_types, T* energy,   \
-                      const Execution& execution) {                                                                 \
-    NRI_SCORE(T, rollout_energy(problem, structures, edge_types, energy, execution))                                \
-    NRI_DISPATCH(rollout_energy(problem, structures, edge_types, energy, execution))                                \
-  }                                                                                                                 \
-  void forecast(const ForecastProblem<T>& problem, T* states, const Execution& execution) {                         \
-    NRI_DISPATCH(forecast(problem, states, execution))                                                              \
-  }                                                                                                                 \
-  void rollout_gradient(const RolloutProblem<T>& problem, const uint8_t* edge_types, const T* cotangent, T* energy, \
-                        T* parameter_gradient, T* state_gradient, const Execution& execution) {                     \
-    NRI_DISPATCH(                                                                                                   \
-        rollout_gradient(problem, edge_types, cotangent, energy, parameter_gradient, state_gradient, execution))    \
-  }                                                                                                                 \
-  void heat_bath_scores(const HeatBathProblem<T>& problem, T* scores, const Execution& execution){                  \
-      NRI_SCORE(T, heat_bath_scores(problem, scores, execution)) NRI_DISPATCH(                                      \
-          heat_bath_scores(problem, scores, execution))} int64_t heat_bath_kept(const HeatBathProblem<T>& problem,  \
-                                                                                const Execution& execution) {       \
-    if (execution.precision != Precision::fp32) return 0; /* the gradient is that of exact scores */                \
-    NRI_DISPATCH(heat_bath_kept(problem, execution))                                                                \
-  }                                                                                                                 \
-  void heat_bath_gradient(const HeatBathProblem<T>& problem, const T* cotangent, T* parameter_gradient,             \
-                          const Execution& execution) {                                                             \
-    NRI_DISPATCH(heat_bath_gradient(problem, cotangent, parameter_gradient, execution))                             \
+#define NRI_DEFINE_KERNELS(T)                                                                                         \
+  int64_t heat_bath_kept(const HeatBathProblem<T>& problem, const Execution& execution) {                             \
+    NRI_DISPATCH(heat_bath_kept(problem, execution))                                                                  \
+  }                                                                                                                   \
+  void rollout_energy(const RolloutProblem<T>& problem, int64_t structures, const uint8_t* edge_types, T* energy,     \
+                      const Execution& execution) {                                                                   \
+    NRI_SCORE(T, rollout_energy(problem, structures, edge_types, energy, execution))                                  \
+    NRI_DISPATCH(rollout_energy(problem, structures, edge_types, energy, execution))                                  \
+  }                                                                                                                   \
+  void forecast(const ForecastProblem<T>& problem, T* states, const Execution& execution) {                           \
+    NRI_DISPATCH(forecast(problem, states, execution))                                                                \
+  }                                                                                                                   \
+  void rollout_gradient(const RolloutProblem<T>& problem, const uint8_t* edge_types, const T* cotangent, T* energy,   \
+                        T* parameter_gradient, T* state_gradient, const Execution& execution) {                       \
+    NRI_DISPATCH(                                                                                                     \
+        rollout_gradient(problem, edge_types, cotangent, energy, parameter_gradient, state_gradient, execution))      \
+  }                                                                                                                   \
+  void linear(const LinearLayer<T>& layer, const T* bias, T* output, const Execution& execution) {                    \
+    NRI_DISPATCH(linear(layer, bias, output, execution))                                                              \
+  }                                                                                                                   \
+  void linear_gradient(const LinearLayer<T>& layer, const T* output_gradient, T* input_gradient, T* weight_gradient,  \
+                       T* bias_gradient, const Execution& execution) {                                                \
+    NRI_DISPATCH(linear_gradient(layer, output_gradient, input_gradient, weight_gradient, bias_gradient, execution))  \
+  }                                                                                                                   \
+  void rollout_choice(const RolloutChoice<T>& choice, T* energy, T* parameter_gradient, const Execution& execution) { \
+    NRI_DISPATCH(rollout_choice(choice, energy, parameter_gradient, execution))                                       \
+  }                                                                                                                   \
+  void heat_bath_scores(const HeatBathProblem<T>& problem, T* scores, const Execution& execution) {                   \
+    NRI_SCORE(T, heat_bath_scores(problem, scores, execution))                                                        \
+    NRI_DISPATCH(heat_bath_scores(problem, scores, execution))                                                        \
+  }                                                                                                                   \
+  void heat_bath_gradient(const HeatBathProblem<T>& problem, const T* cotangent, T* parameter_gradient,               \
+                          const Execution& execution) {                                                               \
+    NRI_DISPATCH(heat_bath_gradient(problem, cotangent, parameter_gradient, execution))                               \
   }
 NRI_DEFINE_KERNELS(float)
 NRI_DEFINE_KERNELS(double)

@@ -237,19 +237,20 @@ void heat_bath_scores_variant(const HeatBathProblem<T>& problem, T* scores, cons
 }
 
 template <typename T>
-int64_t heat_bath_kept_variant(const HeatBathProblem<T>& problem) {
+int64_t heat_bath_kept_variant(const HeatBathProblem<T>& problem, const Execution& execution) {
   if (problem.graph.systems == 0 || !has_table(problem)) return 0;
+  if (execution.precision != Precision::fp32) return 0;  // the gradient is that of exact scores
   const int64_t values = HeatBathPlan<T>(problem).kept_values();
   return values * static_cast<int64_t>(sizeof(T)) <= kMostKept ? values : 0;
 }
 
 }  // namespace
 
-int64_t heat_bath_kept(const HeatBathProblem<float>& problem, const Execution&) {
-  return heat_bath_kept_variant(problem);
+int64_t heat_bath_kept(const HeatBathProblem<float>& problem, const Execution& execution) {
+  return heat_bath_kept_variant(problem, execution);
 }
-int64_t heat_bath_kept(const HeatBathProblem<double>& problem, const Execution&) {
-  return heat_bath_kept_variant(problem);
+int64_t heat_bath_kept(const HeatBathProblem<double>& problem, const Execution& execution) {
+  return heat_bath_kept_variant(problem, execution);
 }
 void heat_bath_scores(const HeatBathProblem<float>& problem, float* scores, const Execution& execution) {
   heat_bath_scores_variant(problem, scores, execution);

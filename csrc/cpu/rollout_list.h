@@ -119,29 +119,39 @@ std::vector<double> compared_predictions(const RolloutProblem<T>& problem) {
   return counts;
 }
 
-// energy [structures, B] from `sums` [structures, segments, B] of errors: segment after segment.
+// The energy of system b under structure c, from `sums` [structures, segments, B] of errors: segment after segment.
+template <typename T>
+T mean_error(const std::vector<double>& compared, const Segments& segments, const double* sums, int64_t c, int64_t b) {
+  const int64_t systems = static_cast<int64_t>(compared.size());
+  double total = 0;
+  for (int64_t s = 0; s < segments.count; ++s) total += sums[(c * segments.count + s) * systems + b];
+  return compared[b] > 0 ? static_cast<T>(total / compared[b]) : T(0);
+}
+
+// energy [structures, B]
 template <typename T>
 void mean_errors(const std::vector<double>& compared, const Segments& segments, int64_t structures,
                  const std::vector<double>& sums, T* energy) {
   const int64_t systems = static_cast<int64_t>(compared.size());
   for (int64_t c = 0; c < structures; ++c) {
     for (int64_t b = 0; b < systems; ++b) {
-      double total = 0;
-      for (int64_t s = 0; s < segments.count; ++s) total += sums[(c * segments.count + s) * systems + b];
-      energy[c * systems + b] = compared[b] > 0 ? static_cast<T>(total / compared[b]) : T(0);
+      energy[c * systems + b] = mean_error<T>(compared, segments, sums.data(), c, b);
     }
   }
 }
 
-// Cuts a list of roll-outs into tiles of about `target` edge rows and of one length each; entry t and t + 1 bound tile
-// t.
-inline std::vector<int64_t> cut_into_tiles(const std::vector<Rollout>& rollouts, int64_t target) {
+enum class Lengths { one, any };  // of the roll-outs in a tile
+
+// Cuts a list of roll-outs into tiles of about `target` edge rows; entry t and t + 1 bound tile t.
+inline std::vector<int64_t> cut_into_tiles(const std::vector<Rollout>& rollouts, int64_t target,
+                                           Lengths lengths = Lengths::one) {
   std::vector<int64_t> bounds;
   int64_t rows = 0;
   const int64_t count = static_cast<int64_t>(rollouts.size());
   for (int64_t i = 0; i < count; ++i) {
     const int64_t more = std::max(rollouts[i].edges, rollouts[i].nodes);
-    if (i == 0 || rows + more > target || rollouts[i].length != rollouts[i - 1].length) {
+    const bool differs = i > 0 && lengths == Lengths::one && rollouts[i].length != rollouts[i - 1].length;
+    if (i == 0 || rows + more > target || differs) {
       bounds.push_back(i);
       rows = 0;
     }

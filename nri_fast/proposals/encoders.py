@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nri_fast.graph import MegaGraph
-from nri_fast.proposals.layers import BatchNorm, Dropout, Mlp, PairMlp, Rounds, sequences
+from nri_fast.proposals.layers import BatchNorm, Dropout, Linear, Mlp, PairMlp, Rounds, sequences
 
 KERNEL = 5  # steps that a convolution sees
 POOL = 2
@@ -86,13 +86,13 @@ class CnnStateEncoder(StateEncoder):
     def __init__(self, change_scale: Tensor, edge_types: int, node_types: int, hidden: int, dropout: float) -> None:
         super().__init__(change_scale)
         window = KERNEL * 2 * len(change_scale)
-        self.sender = nn.Linear(window, hidden, bias=False)
-        self.receiver = nn.Linear(window, hidden)
+        self.sender = Linear(window, hidden, bias=False)
+        self.receiver = Linear(window, hidden)
         self.first_normalise = BatchNorm(hidden)
         self.dropout = Dropout(dropout)
-        self.second = nn.Linear(KERNEL * hidden, hidden)
+        self.second = Linear(KERNEL * hidden, hidden)
         self.second_normalise = BatchNorm(hidden)
-        self.value, self.attention = nn.Linear(hidden, hidden), nn.Linear(hidden, 1)
+        self.value, self.attention = Linear(hidden, hidden), Linear(hidden, 1)
         self.edge = Mlp(hidden, hidden, dropout)
         self.rounds = Rounds(hidden, edge_types, node_types, dropout)
 

@@ -10,7 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nri_fast.autograd import LinearRows
 from nri_fast.graph import MegaGraph
+
+
+class Linear(nn.Linear):
+    """A dense layer that uses all of the kernels' threads on a CPU, where torch is kept to one while training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., inputs] -> [..., outputs]."""
+        if x.is_cuda:
+            return super().forward(x)
+        rows = x.reshape(-1, self.in_features).contiguous()
+        return LinearRows.apply(rows, self.weight, self.bias).view(*x.shape[:-1], self.out_features)
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -51,7 +63,7 @@ class Mlp(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.first = nn.Linear(inputs, hidden)
+        self.first = Linear(inputs, hidden)
         self.rest = _Rest(hidden, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,9 +80,9 @@ class PairMlp(nn.Module):
 
     def __init__(self, inputs: int, skip: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.sender = nn.Linear(inputs, hidden, bias=False)
-        self.receiver = nn.Linear(inputs, hidden)
-        self.skip = nn.Linear(skip, hidden, bias=False) if skip else None
+        self.sender = Linear(inputs, hidden, bias=False)
+        self.receiver = Linear(inputs, hidden)
+        self.skip = Linear(skip, hidden, bias=False) if skip else None
         self.rest = _Rest(hidden, dropout)
 
     def forward(self, entities: Tensor, graph: MegaGraph, skip: Tensor | None = None) -> Tensor:
@@ -88,7 +100,7 @@ class _Rest(nn.Module):
     def __init__(self, hidden: int, dropout: float) -> None:
         super().__init__()
         self.dropout = Dropout(dropout)
-        self.second = nn.Linear(hidden, hidden)
+        self.second = Linear(hidden, hidden)
         self.normalise = BatchNorm(hidden)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -102,8 +114,8 @@ class Rounds(nn.Module):
         super().__init__()
         self.entity = Mlp(hidden, hidden, dropout)
         self.pair = PairMlp(hidden, hidden, hidden, dropout)
-        self.edge_logits = nn.Linear(hidden, edge_types)
-        self.node_logits = nn.Linear(hidden, node_types) if node_types > 1 else None
+        self.edge_logits = Linear(hidden, edge_types)
+        self.node_logits = Linear(hidden, node_types) if node_types > 1 else None
 
     def forward(self, edges: Tensor, graph: MegaGraph) -> tuple[Tensor, Tensor]:
         """[E, H] -> [E, K], [V, M]."""

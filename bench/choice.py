@@ -24,11 +24,15 @@ TEMPERATURE = 0.05
 
 
 def rows(effort: Effort) -> Iterator[Row]:
-    """A row a case of several systems; five passes of the roll-outs' work are four where nothing runs twice."""
+    """A row a case of several systems of the smallest size.
+
+    Two energies and a gradient are five passes of the roll-outs' work, of which four are left where nothing runs twice.
+    """
     measured = set()
     for asked in effort.cases():
         case = asked.fitted(effort.gflop, passes=4)
-        if case.systems == 1 or case in measured:  # so few systems are taken by one operation after the other
+        large = case.entities > min(effort.entities)
+        if large or case.systems == 1 or case in measured:  # training takes few systems by one operation after the other
             continue
         measured.add(case)
         use_threads(case.threads)

@@ -221,7 +221,8 @@ void heat_bath_scores_variant(const HeatBathProblem<T>& problem, T* scores, cons
   if (problem.graph.systems == 0) return;
   const auto packed = PackedCache<SplitLibrary<T>, T>::get(problem.library);
   const SplitLibrary<T>& library = *packed;
-  const HeatBathPlan<T> plan = has_table(problem) ? HeatBathPlan<T>(problem) : HeatBathPlan<T>::by_receivers(problem);
+  const HeatBathPlan<T> plan = has_table(problem) ? HeatBathPlan<T>(problem, problem.kept ? kLearnedRows : kScoredRows)
+                                                  : HeatBathPlan<T>::by_receivers(problem);
   const bool split = plan.tiles().size() > plan.groups().size();
   std::vector<double> table(split ? errors_of(problem) : 0);
   const auto table_of = [&](const ReceiverGroup& group) {

@@ -5,7 +5,10 @@
 
 namespace nri::cpu::NRI_CPU_VARIANT {
 
-constexpr int64_t kPieceRows = 700;  // that run through modules in a piece of a group's transitions, at least
+// Rows that run through modules in a piece of a group's transitions, at least: of scores, and where the gradient has to
+// find the same pieces, each of which costs it a lane.
+constexpr int64_t kScoredRows = 240;
+constexpr int64_t kLearnedRows = 700;
 constexpr int64_t kMostPieces = 16;  // that the groups of few systems are cut into, or about so many
 
 // What a thread takes at a time: some of the transitions that a group takes part in, by their numbers.
@@ -21,17 +24,17 @@ int64_t rows_of(const HeatBathProblem<T>& problem, const ReceiverGroup& group) {
   return problem.row_offset[group.last_node] - problem.row_offset[group.first_node];
 }
 
-// Few systems are cut by transitions rather than by receivers: products stay large, and the gradient's lanes, which all
-// have to be cleared and added up, few.
+// Few systems are cut by transitions rather than by receivers: products stay large, and threads have even work.
 template <typename T>
-std::vector<HeatBathTile> cut_transitions(const HeatBathProblem<T>& problem, const std::vector<ReceiverGroup>& groups) {
+std::vector<HeatBathTile> cut_transitions(const HeatBathProblem<T>& problem, const std::vector<ReceiverGroup>& groups,
+                                          int64_t piece_rows) {
   const int64_t transitions = problem.transitions, count = static_cast<int64_t>(groups.size());
   const int64_t classes = problem.library.edge_types - problem.library.first_type();
   std::vector<HeatBathTile> tiles;
   for (const ReceiverGroup& group : groups) {
     const int64_t rows = (classes * group.edges() + rows_of(problem, group)) * transitions;
     const int64_t wanted = problem.graph.systems < kFewSystems ? (kMostPieces + count - 1) / count : 1;
-    const int64_t pieces = std::max<int64_t>(1, std::min({wanted, transitions, rows / kPieceRows}));
+    const int64_t pieces = std::max<int64_t>(1, std::min({wanted, transitions, rows / piece_rows}));
     for (int64_t i = 0; i < pieces; ++i) {
       tiles.push_back({&group, transitions * i / pieces, transitions * (i + 1) / pieces});
     }
@@ -93,9 +96,9 @@ class KeptActivations {
 template <typename T>
 class HeatBathPlan {
  public:
-  explicit HeatBathPlan(const HeatBathProblem<T>& problem)
+  explicit HeatBathPlan(const HeatBathProblem<T>& problem, int64_t piece_rows = kLearnedRows)
       : HeatBathPlan(problem, group_receivers(problem, kGroupRows)) {
-    tiles_ = cut_transitions(problem, groups_);
+    tiles_ = cut_transitions(problem, groups_, piece_rows);
   }
 
   // Of so few systems that every receiver is a group, and not cut any further.

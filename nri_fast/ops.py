@@ -468,7 +468,7 @@ class HeatBathProblem:
     def room(self, parameters: Tensor) -> Tensor | None:
         """Room for what :meth:`scores` leaves for :meth:`gradient`; None where a batch is too large for that.
 
-        At most 16 MiB. The gradient is the same to the bit with and without it.
+        At most 24 MiB. The gradient is the same to the bit with and without it.
         """
         values = self._call(parameters, None)
         return self.states.new_empty(values) if values else None

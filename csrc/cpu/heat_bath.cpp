@@ -10,7 +10,12 @@ namespace nri::cpu::NRI_CPU_VARIANT {
 namespace {
 
 constexpr int64_t kMostErrors = int64_t{1} << 20;  // of single transitions that wait to be added up
-constexpr int64_t kMostKept = int64_t{16} << 20;   // bytes
+
+// Bytes that are kept at most: what a last-level cache holds, and what malloc leaves with the process from call to
+// call. Rows of narrow layers are run again as fast as they are fetched from beyond the second-level cache.
+constexpr int64_t kMostKept = int64_t{24} << 20;
+constexpr int64_t kMostKeptOfNarrow = int64_t{4} << 20;
+constexpr int64_t kNarrowLayers = 96;  // below this
 
 template <typename T>
 int64_t errors_of(const HeatBathProblem<T>& problem) {
@@ -242,7 +247,8 @@ int64_t heat_bath_kept_variant(const HeatBathProblem<T>& problem, const Executio
   if (problem.graph.systems == 0 || !has_table(problem)) return 0;
   if (execution.precision != Precision::fp32) return 0;  // the gradient is that of exact scores
   const int64_t values = HeatBathPlan<T>(problem).kept_values();
-  return values * static_cast<int64_t>(sizeof(T)) <= kMostKept ? values : 0;
+  const bool narrow = std::max(problem.library.message(), problem.library.node_sizes[1]) < kNarrowLayers;
+  return values * static_cast<int64_t>(sizeof(T)) <= (narrow ? kMostKeptOfNarrow : kMostKept) ? values : 0;
 }
 
 }  // namespace

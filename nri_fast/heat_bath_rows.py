@@ -94,7 +94,7 @@ class HeatBathRows:
             self._problems = [dataclasses.replace(problem, node_types=t) for t in types]
         self.row_offset = self.layout.offset * self.node_types
         self._scored: Tensor | None = None  # the parameters under which `_kept` was filled
-        self._kept: list[Tensor | None] = [None] * len(self._problems)
+        self._kept: list[ops.Room | None] = [None] * len(self._problems)
 
     @property
     def rows(self) -> int:
@@ -123,7 +123,7 @@ class HeatBathRows:
         """[rows] scores; with `keep`, :meth:`gradient` under the same parameters need not run what they have run."""
         if keep:
             self._scored, self._kept = parameters, [problem.room(parameters) for problem in self._problems]
-        rooms = self._kept if keep else [None] * len(self._problems)
+        rooms: list[ops.Room | None] = self._kept if keep else [None] * len(self._problems)
         scores = [p.scores(parameters, room) for p, room in zip(self._problems, rooms, strict=True)]
         if self.node_types == 1:
             return scores[0]
@@ -134,7 +134,7 @@ class HeatBathRows:
 
     def gradient(self, parameters: Tensor, weights: Tensor) -> Tensor:
         """[P] gradient of the weighted scores."""
-        kept = self._kept if parameters is self._scored else [None] * len(self._problems)
+        kept: list[ops.Room | None] = self._kept if parameters is self._scored else [None] * len(self._problems)
         if self.node_types == 1:
             return self._problems[0].gradient(parameters, weights, kept[0])
         each = zip(self._problems, self._place, kept, strict=True)

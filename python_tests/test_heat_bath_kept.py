@@ -30,7 +30,7 @@ class Rooms:
     def count(self) -> None:
         room = ops.HeatBathProblem.room
 
-        def counted(problem: ops.HeatBathProblem, parameters: Tensor) -> Tensor | None:
+        def counted(problem: ops.HeatBathProblem, parameters: Tensor) -> ops.Room | None:
             found = room(problem, parameters)
             self.given += found is not None
             return found
@@ -143,6 +143,20 @@ def test_large_batches_keep_nothing() -> None:
         parameters = library.flat_parameters().detach()
         one, many = (problem_of(library, torch.randn(n, 13, 5, 4), 12).room(parameters) for n in (1, 40))
         assert one is not None
-        assert one.numel() * 4 < most
-        assert one.numel() * 4 * 40 > most
         assert many is None
+        assert one.memory.nbytes < most
+
+
+def test_a_room_is_for_one_at_a_time() -> None:
+    like = torch.zeros(1)
+    first = ops.Room(like, 5000)
+    second = ops.Room(like, 5000)
+    places = {first.memory.data_ptr(), second.memory.data_ptr()}
+    assert len(places) == 2
+    del first, second
+    third = ops.Room(like, 4000)
+    assert third.memory.data_ptr() in places
+    assert ops.Room(like, 4000).memory.data_ptr() != third.memory.data_ptr()
+    del third
+    assert ops.Room(like.double(), 4000).memory.dtype == torch.float64
+    assert ops.Room(like, 10_000).memory.numel() == 10_000

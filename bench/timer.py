@@ -11,7 +11,7 @@ import numpy as np
 Work = Callable[[], object]
 
 TURN = 0.02  # seconds that a turn of a short piece of work is made of
-PAUSE = 0.002  # seconds before a turn: threads of the one before must have stopped spinning
+PAUSE = 0.02  # seconds before a turn: threads of the one before must have stopped spinning, torch's after 10 ms
 
 
 @dataclass

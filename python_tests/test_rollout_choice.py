@@ -117,15 +117,16 @@ def test_same_as_one_by_one_where_states_are_absent(rollout: int) -> None:
     assert_close(gradient, expected_gradient, 1e-12)
 
 
-def test_long_rollouts_keep_states_only() -> None:
-    """Activations beyond what is kept: steps run once more, to the same gradient."""
+@pytest.mark.parametrize("rollout", [4, 240])
+def test_systems_with_too_much_to_keep(rollout: int) -> None:
+    """The structure that is chosen runs once more, of long roll-outs every step too: to the same gradient."""
     torch.manual_seed(5)
     library = nf.ModuleLibrary(4, 2, 1, 48, (48,), (48,))
     library.change_scale.fill_(0.05)
     graph = nf.MegaGraph.complete(2, 5)
-    states = [torch.randn(241, 5, 4).cumsum(0) * 0.05 for _ in range(2)]
+    states = [torch.randn(961, 5, 4).cumsum(0) * 0.05 for _ in range(2)]
     types = torch.randint(2, (graph.edges,), dtype=torch.uint8)
-    choices = Choices(Case(library, graph, states, types, torch.zeros(graph.nodes, dtype=torch.uint8)), rollout=24)
+    choices = Choices(Case(library, graph, states, types, torch.zeros(graph.nodes, dtype=torch.uint8)), rollout)
     energy, gradient = choices.chosen()
     expected, expected_gradient, *_ = choices.one_by_one()
     assert_same_bits(energy, expected)

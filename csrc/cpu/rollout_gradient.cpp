@@ -30,10 +30,9 @@ void rollout_gradient_variant(const RolloutProblem<T>& problem, const uint8_t* e
   const T* total =
       GradientLanes<T>::sum(library.gradient_size, execution.threads, static_cast<int64_t>(bounds.size()) - 1,
                             [&](int64_t tile, T* parameters) {
-                              int64_t room = kMostKept;
                               const int64_t first = bounds[tile];
                               RolloutPass<T> pass(worker_arena(), call, rollouts.data() + first,
-                                                  bounds[tile + 1] - first, edge_types, problem.node_types, &room);
+                                                  bounds[tile + 1] - first, edge_types, problem.node_types, kMostKept);
                               pass.backward(cotangent, parameters);
                               pass.add_errors(sums.data());
                             });

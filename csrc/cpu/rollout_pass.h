@@ -6,9 +6,9 @@
 
 namespace nri::cpu::NRI_CPU_VARIANT {
 
-// Tiles that are worked on together keep all their steps' activations for the way back as far as this reaches. The
-// others keep their states, from which each step is run once more: the same bits for a third more work, and memory that
-// hardly grows with the roll-out.
+// A tile keeps all its steps' activations for the way back if they take no more than this. Otherwise it keeps its
+// states, from which each step is run once more: the same bits for a third more work, and memory that hardly grows with
+// the roll-out.
 constexpr int64_t kMostKept = int64_t{8} << 20;
 
 // Weights' gradients are added up over so many steps together that the rows of a layer take about this: the sums, which
@@ -131,32 +131,37 @@ template <typename T>
 class RolloutPass {
  public:
   // edge_types: [structures, E]; node_types: [V] or null
-  // room: bytes that activations may still take, those of this tile included; what it keeps is subtracted
+  // room: bytes that activations may take
   RolloutPass(Arena& arena, const RolloutCall<T>& call, const Rollout* rollouts, int64_t count,
-              const uint8_t* edge_types, const uint8_t* node_types, int64_t* room)
-      : arena_(arena), call_(call), rollouts_(rollouts), count_(count), features_(call.library.features) {
-    int64_t bytes = 0;
+              const uint8_t* edge_types, const uint8_t* node_types, int64_t room)
+      : arena_(arena),
+        call_(call),
+        rollouts_(rollouts),
+        count_(count),
+        length_(rollouts[0].length),
+        features_(call.library.features) {
     for (int64_t running = count, step = 0; running > 0;) {
       const int64_t end = rollouts[running - 1].length;
-      phases_.emplace_back(arena, call, rollouts, running, step, end, edge_types, node_types);
-      bytes += (end - step) * phases_.back().kept[0].values() * static_cast<int64_t>(sizeof(T));
+      const LibraryView<T>& library = call.problem.library;
+      phases_.push_back({step, end, running,
+                         Wiring<T>(arena, call.problem.graph, library.edge_types, library.node_types, rollouts, running,
+                                   edge_types, node_types, call.problem.trajectories.step_scale)});
       step = end;
       while (running > 0 && rollouts[running - 1].length == end) running -= 1;
     }
-    keeps_all_ = bytes <= *room;
-    if (keeps_all_) *room -= bytes;
     const Wiring<T>& wiring = phases_[0].wiring;
+    together_ = std::min(length_, steps_together(wiring));
+    kept_.emplace_back(arena, call.library, wiring, true);
+    const int64_t bytes = length_ * kept_[0].values() * static_cast<int64_t>(sizeof(T));
+    keeps_all_ = bytes <= room;
+    for (int64_t t = 1; !keeps_all_ && t < together_; ++t) kept_.emplace_back(arena, call.library, wiring, true);
     state_.push_back(arena.take<T>(wiring.nodes * features_));
     for (int64_t i = 0; i < count; ++i) copy_starts(wiring, i, features_, recorded_start(rollouts[i]), state_[0]);
-    for (Phase& phase : phases_) {
-      const int64_t steps = phase.end - phase.begin;
-      for (int64_t t = 1; t < (keeps_all_ ? steps : phase.together); ++t) {
-        phase.kept.emplace_back(arena, call.library, phase.wiring, true);
-      }
+    for (const Phase& phase : phases_) {
       for (int64_t t = phase.begin; t < phase.end; ++t) {
+        if (keeps_all_ && t > 0) kept_.emplace_back(arena, call.library, phase.wiring, true);
         state_.push_back(arena.take<T>(phase.wiring.nodes * features_));
-        const StepActivations<T>& step = phase.kept[keeps_all_ ? t - phase.begin : 0];
-        message_passing_step(call.library, phase.wiring, state_[t], state_[t + 1], step);
+        message_passing_step(call.library, phase.wiring, state_[t], state_[t + 1], kept_[keeps_all_ ? t : 0]);
       }
     }
   }
@@ -180,7 +185,9 @@ class RolloutPass {
     T* gradient = arena_.take<T>(wiring.nodes * features_);
     T* again = arena_.take<T>(wiring.nodes * features_);
     std::fill_n(gradient, wiring.nodes * features_, T(0));
-    for (size_t p = phases_.size(); p-- > 0;) phase_backward(phases_[p], cotangent, gradient, again, parameters);
+    std::vector<StepGradients<T>> rooms;
+    for (int64_t t = 0; t < together_; ++t) rooms.emplace_back(arena_, call_.library, wiring);
+    for (size_t p = phases_.size(); p-- > 0;) phase_backward(phases_[p], cotangent, rooms, gradient, again, parameters);
     for (int64_t i = 0; call_.start_gradient && i < count_; ++i) {
       const GraphView& graph = call_.problem.graph;
       const Rollout& r = rollouts_[i];
@@ -194,41 +201,27 @@ class RolloutPass {
  private:
   // Steps begin + 1 .. end, in which the same roll-outs run: short ones leave, and with them the last nodes.
   struct Phase {
-    Phase(Arena& arena, const RolloutCall<T>& call, const Rollout* rollouts, int64_t running_, int64_t begin_,
-          int64_t end_, const uint8_t* edge_types, const uint8_t* node_types)
-        : begin(begin_),
-          end(end_),
-          running(running_),
-          wiring(arena, call.problem.graph, call.problem.library.edge_types, call.problem.library.node_types, rollouts,
-                 running, edge_types, node_types, call.problem.trajectories.step_scale),
-          together(std::min(end - begin, steps_together(call.library, wiring))) {
-      kept.emplace_back(arena, call.library, wiring, true);
-    }
-
-    static int64_t steps_together(const PackedLibrary<T>& library, const Wiring<T>& wiring) {
-      const int64_t widest = std::max(library.edge.back().widest(), library.node.back().widest());
-      const int64_t step = std::max(wiring.edges, wiring.nodes) * widest * static_cast<int64_t>(sizeof(T));
-      return std::max<int64_t>(1, kRowsTogether / std::max<int64_t>(1, step));
-    }
-
     int64_t begin, end, running;
     Wiring<T> wiring;
-    int64_t together;                      // steps whose weights' gradients are added up together
-    std::vector<StepActivations<T>> kept;  // of all steps, or room for so many
   };
 
-  void phase_backward(const Phase& phase, const T* cotangent, T* gradient, T* again, T* parameters) {
-    std::vector<StepGradients<T>> gradients;
-    for (int64_t t = 0; t < phase.together; ++t) gradients.emplace_back(arena_, call_.library, phase.wiring);
+  int64_t steps_together(const Wiring<T>& wiring) const {
+    const int64_t widest = std::max(call_.library.edge.back().widest(), call_.library.node.back().widest());
+    const int64_t step = std::max(wiring.edges, wiring.nodes) * widest * static_cast<int64_t>(sizeof(T));
+    return std::max<int64_t>(1, kRowsTogether / std::max<int64_t>(1, step));
+  }
+
+  void phase_backward(const Phase& phase, const T* cotangent, const std::vector<StepGradients<T>>& rooms, T* gradient,
+                      T* again, T* parameters) {
     std::vector<StepPass<T>> passes;
     for (int64_t t = phase.end; t > phase.begin; --t) {
       for (int64_t i = 0; i < phase.running; ++i) add_error_gradient(i, t, cotangent, gradient);
-      const StepActivations<T>& step = phase.kept[keeps_all_ ? t - 1 - phase.begin : passes.size()];
-      const StepGradients<T>& room = gradients[passes.size()];
+      const StepActivations<T>& step = kept_[keeps_all_ ? t - 1 : passes.size()];
+      const StepGradients<T>& room = rooms[passes.size()];
       if (!keeps_all_) message_passing_step(call_.library, phase.wiring, state_[t - 1], again, step);
       message_passing_step_backward(call_.library, phase.wiring, step, room, gradient);
       passes.push_back({&step, &room});
-      if (static_cast<int64_t>(passes.size()) < phase.together && t > phase.begin + 1) continue;
+      if (static_cast<int64_t>(passes.size()) < together_ && t > phase.begin + 1) continue;
       add_weight_gradients(call_.library, phase.wiring, passes, parameters);
       passes.clear();
     }
@@ -257,10 +250,12 @@ class RolloutPass {
   Arena& arena_;
   const RolloutCall<T>& call_;
   const Rollout* rollouts_;
-  const int64_t count_, features_;
+  const int64_t count_, length_, features_;
   std::vector<Phase> phases_;
+  int64_t together_;  // steps whose weights' gradients are added up together
   bool keeps_all_;
-  std::vector<T*> state_;  // [length of the longest + 1] of [nodes that run, D]
+  std::vector<StepActivations<T>> kept_;  // of all steps, or room for those taken together
+  std::vector<T*> state_;                 // [length of the longest + 1] of [nodes that run, D]
 };
 
 // Edge rows of a tile of the gradient.

@@ -8,7 +8,8 @@
 //
 // Determinism: energies and choices depend on the system alone; the gradient is a sum over systems in an order fixed by
 // the batch, never by the number of threads. Aliasing: none allowed. Empty input: a gradient of zero.
-// Memory: a system's activations under both structures, a few MiB a thread; of more than that, states.
+// Memory: a system's activations under both structures, a few MiB a thread. A system with more runs the structure that
+// is chosen once more instead.
 #pragma once
 
 #include "ops/anneal.h"

@@ -31,8 +31,8 @@ def rows(effort: Effort) -> Iterator[Row]:
     measured = set()
     for asked in effort.cases():
         case = asked.fitted(effort.gflop, passes=4)
-        large = case.entities > min(effort.entities)
-        if large or case.systems == 1 or case in measured:  # training takes few systems by one operation after the other
+        alone = case.systems == 1  # training takes few systems by one operation after the other
+        if alone or case.entities > min(effort.entities) or case in measured:
             continue
         measured.add(case)
         use_threads(case.threads)

@@ -15,7 +15,8 @@ PACKAGE := $(shell find nri_fast -name '*.py*' -not -name '*.pyc')
 FORMATTED := git ls-files -z '*.h' '*.cpp' '*.cu' '*.cuh'
 PARALLEL := --numprocesses=auto --maxprocesses=4
 TEST := $(BIN)/pytest $(PARALLEL)
-KERNEL_TESTS = $(shell grep -l '[(, ]backend[),:]' python_tests/test_*.py)
+KERNEL_TESTS = $(shell grep -l '[(, ]backend[),:]' python_tests/test_*.py) \
+  $(addprefix python_tests/test_,heat_bath_kept.py linear.py rollout_choice.py)
 
 .PHONY: help demo docs doctor install test test-all test-gpu lint format types sanitize wheel setup clean
 

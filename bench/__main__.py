@@ -56,7 +56,7 @@ USAGE = """examples:
   python -m bench --quick            everything in about a minute, results in build/bench/
   python -m bench energy gradient    two subjects, quickly
   python -m bench --full             the record, results in bench/results/: up to 25 minutes on two idle cores
-  python -m bench.summary            README's table and the figures from the record
+  python -m bench.summary            tables of README and docs, and the figures, from the record
 
 Optional peers take part where they are installed: torch-geometric, dwave-samplers."""
 

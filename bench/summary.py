@@ -1,4 +1,4 @@
-"""Writes figures into README and docs/experiments.md from the result files, and draws: ``python -m bench.summary``."""
+"""Writes figures into README, docs/speed.md and docs/experiments.md from the result files, and draws."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ README = Path(__file__).parent.parent / "README.md"
 PEAK_SUBJECTS = ("energy", "gradient", "heat_bath")
 PLAIN_TORCH = ("bucketed", "masked", "dense")
 EXPERIMENTS = README.parent / "docs" / "experiments.md"
+SPEED = README.parent / "docs" / "speed.md"
+# README has room for what a step of training and a proposal cost in batches; docs/speed.md has everything.
+IN_README = ("energy", "energy and gradient", "hot heat-bath step")
+BATCHES = "128 systems and more"
+TORCHS = "torch's layers"
+SETS = {"avx512": "AVX-512", "avx2": "AVX2", "generic": "generic C++"}
+
+Row = tuple[str, str, str]
 
 
 def load(name: str) -> dict[str, Any] | None:
@@ -27,10 +35,11 @@ def machine(result: dict[str, Any]) -> str:
     """The machine in a few words."""
     facts = result["machine"]
     cores = "1 core" if facts["cores"] == 1 else f"{facts['cores']} cores"
-    return facts["gpu"] or f"{facts['processor'].split(' @')[0]}, {cores}"
+    instructions = SETS.get(facts["cpu_variant"], facts["cpu_variant"])
+    return facts["gpu"] or f"{facts['processor'].split(' @')[0]}, {instructions}, {cores}"
 
 
-def accuracy_rows() -> list[tuple[str, str, str]]:
+def accuracy_rows() -> list[Row]:
     """What, figure, machine."""
     names = {
         "springs20": "springs, 20 simulated systems to learn from",
@@ -74,9 +83,9 @@ def forecasts(runs: list[dict[str, Any]]) -> str:
     return f'error at 10 steps {gain:,.{0 if gain >= 10 else 1}f} times below "nothing moves"'
 
 
-def speed_rows() -> list[tuple[str, str, str]]:
+def speed_rows() -> list[Row]:
     """What, figure, machine."""
-    rows = contest_rows() + special_rows()
+    rows = [row for _, row in contest_rows()] + special_rows() + accuracy_time_rows()
     bounces = load("bounces")
     if bounces is not None:
         curves = bounces["curves"]
@@ -89,8 +98,8 @@ def speed_rows() -> list[tuple[str, str, str]]:
     return rows
 
 
-def contest_rows() -> list[tuple[str, str, str]]:
-    """Share of the peak, and how many times faster than the best plain PyTorch, over all widths and system sizes."""
+def contest_rows() -> list[tuple[str, Row]]:
+    """The work; share of the peak, and how many times faster than the best plain PyTorch, over all widths and sizes."""
     found = []
     for name in PEAK_SUBJECTS:
         result = load(name)
@@ -107,14 +116,14 @@ def contest_rows() -> list[tuple[str, str, str]]:
             ]
             widths = " to ".join(str(end(row["case"]["width"] for row in rows)) for end in (min, max))
             threads = "one thread" if fewest == 1 else f"{fewest} threads"
-            figure = f"{min(peak):.0f} to {max(peak):.0f}% of the measured FMA peak ({threads}), "
-            figure += f"{min(ratios):.1f} to {max(ratios):.1f} times the best plain PyTorch (one thread and all)"
-            batch = "one system" if single else "128 systems and more"
-            found.append((f"{work}, {batch}, widths {widths}", figure, machine(result)))
+            figure = f"{min(peak):.0f} to {max(peak):.0f}% of the FMA peak ({threads}), "
+            figure += f"{min(ratios):.1f} to {max(ratios):.1f} times the best plain PyTorch"
+            batch = "one system" if single else BATCHES
+            found.append((work, (f"{work}, {batch}, widths {widths}", figure, machine(result))))
     return found
 
 
-def special_rows() -> list[tuple[str, str, str]]:
+def special_rows() -> list[Row]:
     """Of the subjects that are about something else than the peak."""
     rows = []
     mega_graph = load("mega_graph")
@@ -127,8 +136,26 @@ def special_rows() -> list[tuple[str, str, str]]:
     anneal = load("anneal")
     if anneal is not None:
         share = max(row["decisions"]["share_of_sweep"] for row in anneal["rows"] if row["asked_systems"] >= 128)
-        title = "accept or reject, with all random numbers, 128 systems and more"
+        title = f"accept or reject, with all random numbers, {BATCHES}"
         rows.append((title, f"at most {100 * share:.2g}% of a sweep", machine(anneal)))
+    epoch = load("epoch")
+    if epoch is not None:
+        row = epoch["rows"][0]
+        each = row["systems_per_s"]
+        figure = f"{each[OURS]:.0f} systems a second; plain PyTorch, without a network, {each['bucketed']:.0f}"
+        rows.append((f"an epoch of `fmml`, {row['case']['systems']} systems", figure, machine(epoch)))
+    network = load("network")
+    if network is not None:
+        times = [f"{row['runs'][TORCHS]['times_slower']:.2f}" for row in network["rows"]]
+        threads = [str(row["case"]["threads"]) for row in network["rows"]]
+        figure = f"{' and '.join(times)} times as fast as with torch's layers"
+        rows.append(
+            (f"imitation step of a proposal network, {' and '.join(threads)} threads", figure, machine(network))
+        )
+    ragged = load("ragged")
+    if ragged is not None:
+        worst = max(ratio for row in ragged["rows"] for ratio in row["slowdown"].values())
+        rows.append(("ragged or partly absent systems", f"at most {worst:.2f} times uniform ones", machine(ragged)))
     simulated = load("simulate")
     if simulated is not None:
         for row in simulated["rows"]:
@@ -141,10 +168,10 @@ def special_rows() -> list[tuple[str, str, str]]:
         case, seconds = many["case"], many["runs"][OURS]["median_ms"] / 1e3
         title = f"energies of {case['systems']:,} systems at once, two steps, width {case['width']}"
         rows.append((title, f"{seconds:.1f} s", machine(scaling)))
-    return rows + accuracy_time_rows()
+    return rows
 
 
-def accuracy_time_rows() -> list[tuple[str, str, str]]:
+def accuracy_time_rows() -> list[Row]:
     """Seconds from nothing to an accuracy."""
     result, rows = load("time_to_accuracy"), []
     works: dict[str, list[dict[str, Any]]] = {}
@@ -206,15 +233,23 @@ def replace(text: str, marker: str, content: str) -> str:
     return f"{head}{begin}\n{content}\n{end}{rest.split(end)[1]}"
 
 
+def table(rows: list[Row]) -> str:
+    """In Markdown."""
+    head = ["| what | figure | machine |", "| --- | --- | --- |"]
+    return "\n".join(head + [f"| {a} | {b} | {c} |" for a, b, c in rows])
+
+
 def main() -> None:
-    """Rewrites README's table, and draws the figures."""
+    """Rewrites the tables, and draws the figures."""
     draw()
-    rows = accuracy_rows() + speed_rows()
-    table = ["| what | figure | machine |", "| --- | --- | --- |", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
-    text = replace(README.read_text(), "results", "\n".join(table))
-    README.write_text(text)
-    EXPERIMENTS.write_text(replace(EXPERIMENTS.read_text(), "results", experiment_tables()))
-    print(f"wrote {len(rows)} rows to {README}")
+    main_rows = [row for work, row in contest_rows() if work in IN_README and BATCHES in row[0]]
+    for path, content in (
+        (README, table(accuracy_rows() + accuracy_time_rows() + main_rows)),
+        (SPEED, table(speed_rows())),
+        (EXPERIMENTS, experiment_tables()),
+    ):
+        path.write_text(replace(path.read_text(), "results", content))
+        print(f"wrote {path}")
 
 
 if __name__ == "__main__":

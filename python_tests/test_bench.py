@@ -238,7 +238,7 @@ def test_the_command_refuses_unknown_subjects(monkeypatch, capsys):
 
 
 def test_the_summary_reads_what_the_command_writes(monkeypatch, tmp_path):
-    names = ["energy", "anneal", "scaling", "time_to_accuracy"]
+    names = ["energy", "anneal", "network", "ragged", "scaling", "time_to_accuracy"]
     # The summary tells batches from single systems, and of annealing those of 128 and more.
     effort = dataclasses.replace(TINY, systems=(1, 128))
     monkeypatch.setattr(command.cases, "quick", lambda: effort)
@@ -248,7 +248,9 @@ def test_the_summary_reads_what_the_command_writes(monkeypatch, tmp_path):
     monkeypatch.setattr(summary, "RESULTS", tmp_path)
     titles = [title for title, _, _ in summary.speed_rows()]
     assert any(title.startswith("energy, 128 systems") for title in titles)
-    assert any("99% of held-out edges" in title for title in titles)
+    for words in ("99% of held-out edges", "imitation step", "partly absent"):
+        assert any(words in title for title in titles)
+    assert {work for work, _ in summary.contest_rows()} == {"energy"}
     summary.draw()
     assert (tmp_path / "peak.png").exists()
     assert (tmp_path / "scaling.png").exists()

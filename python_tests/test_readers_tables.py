@@ -313,9 +313,7 @@ def test_plain_chunks_are_read_by_the_fast_reader(plain_reader, tmp_path, monkey
 
     monkeypatch.setattr(csv_columns, "_by_csv", never)
     file = tmp_path / "rows.csv"
-    file.write_bytes(
-        b"entity;step;x;y\r\n" + b"".join(f"\xe4 {k % 2};{k};{k / 7!r};?\r\n".encode() for k in range(9))
-    )
+    file.write_bytes(b"entity;step;x;y\r\n" + b"".join(f"\xe4 {k % 2};{k};{k / 7!r};?\r\n".encode() for k in range(9)))
     chunks = list(table_rows.csv_rows(file, ["entity"], ["step", "x"]))
     assert [len(chunk) for chunk in chunks] == [4, 4, 1]
     assert [name for chunk in chunks for name in chunk.text["entity"]] == [f"\xe4 {k % 2}" for k in range(9)]

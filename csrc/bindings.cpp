@@ -1,4 +1,4 @@
-// The only file that sees Python. Functions take addresses and sizes as integers; nri_fast/ops.py is the only caller,
+// The only file that sees Python. Functions take addresses and sizes as integers; nri_fast/ops/ is the only caller,
 // has checked them, and keeps the memory alive. The interpreter lock is released while an operation runs.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>

@@ -34,7 +34,7 @@ SHAPES = {
 @pytest.fixture
 def fused(backend: torch.device) -> torch.device:
     """A backend that has the fused kernels."""
-    if backend.type == "cpu" and not ops._emulate_cuda:
+    if not ops.uses_cuda_kernels(torch.empty(0, device=backend)):
         pytest.skip("the fused kernels are CUDA's")
     return backend
 

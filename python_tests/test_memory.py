@@ -86,7 +86,7 @@ def test_the_bits_do_not_depend_on_the_memory_at_hand(case, name, largest):
 def test_an_error_where_nothing_fits_and_then_the_device_goes_on(case, name):
     operation = operations(case)[name]
     expected = operation()
-    if ops._emulate_cuda or expected.is_cuda:
+    if ops.uses_cuda_kernels(expected):
         with refused_above(NOTHING_FITS), pytest.raises(RuntimeError, match="out of device memory: a workspace array"):
             operation()
     assert_same_bits(operation(), expected)

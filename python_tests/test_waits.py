@@ -21,6 +21,7 @@ from nri_fast import (
     training_draws,
 )
 from nri_fast.bouncegrad import BounceGrad
+from nri_fast.ops import heat_bath
 from nri_fast.proposals import chains
 
 MODULES = (
@@ -28,14 +29,16 @@ MODULES = (
     chains,
     energies,
     graph,
+    heat_bath,
     heat_bath_rows,
-    ops,
     residual_temperature,
     schedule,
     search,
     system_set,
     training_draws,
 )
+OPERATIONS = (ops.anneal, ops.chains, ops.heat_bath, ops.rollouts)
+CACHES = (system_set._complete, heat_bath._whole_blocks, heat_bath_rows._groups_of_all)
 SMALL = {"message": 6, "steps": 200, "transitions": 3, "batch": 4, "rollout": 3, "robust": False, "relative": ()}
 
 
@@ -46,13 +49,15 @@ def far(monkeypatch):
     for module in MODULES:
         monkeypatch.setattr(module, "to_device", mode.put)
     place = _core.Place(False, 1, 0, 0, _core.Precision.fp32)
-    monkeypatch.setattr(ops, "_place", lambda tensor, precision=None: place)
+    for module in OPERATIONS:
+        for name in ("place", "scoring_place"):
+            monkeypatch.setattr(module, name, lambda tensor: place, raising=False)
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", mode.trusted(torch.nn.utils.clip_grad_norm_))
     monkeypatch.setattr(torch.optim.Adam, "step", mode.trusted(torch.optim.Adam.step))
-    for cached in (system_set._complete, ops._whole_blocks, heat_bath_rows._groups_of_all):
+    for cached in CACHES:
         cached.cache_clear()
     yield mode
-    for cached in (system_set._complete, ops._whole_blocks, heat_bath_rows._groups_of_all):
+    for cached in CACHES:
         cached.cache_clear()
 
 

@@ -3,7 +3,7 @@
 // Every operation receives views whose pointers live on one device: host memory for the CPU backend, device memory
 // for the CUDA backend. Members and
 // parameters named or marked host are host memory always. Views are checked by the caller
-// (nri_fast/ops.py) before they get here; the core trusts their indices.
+// (nri_fast/ops/) before they get here; the core trusts their indices.
 #pragma once
 
 #include <cstdint>

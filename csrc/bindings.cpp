@@ -496,19 +496,6 @@ PYBIND11_MODULE(_core, m) {
         return offset;
       },
       arg("items"), arg("replicas"), arg("group_rows"));
-  m.def(
-      "tile_places",
-      [](int thread, bool narrow) {
-        std::vector<std::array<int, 2>> places;
-        for (int i = 0; i < 8; ++i) {
-          for (int j = 0; j < (narrow ? 1 : 8); ++j) {
-            const int column = narrow ? nri::cuda::tile_column<1>(thread, j) : nri::cuda::tile_column<8>(thread, j);
-            places.push_back({nri::cuda::tile_row(thread, i), column});
-          }
-        }
-        return places;
-      },
-      arg("thread"), arg("narrow"));
 
   // The shared arithmetic, open to tests.
   m.def("portable_exp", py::vectorize([](double x) { return nri::portable_exp(x); }), arg("x"));

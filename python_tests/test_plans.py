@@ -1,4 +1,4 @@
-"""The CUDA kernels' plans and index maps: everything is covered once, whatever the sizes, in 64 bits."""
+"""The CUDA kernels' plans: everything is covered once, whatever the sizes, in 64 bits."""
 
 from __future__ import annotations
 
@@ -8,21 +8,6 @@ import pytest
 from nri_fast import _core
 
 HUGE = 1 << 33  # more than 32 bits hold
-
-
-@pytest.mark.parametrize("narrow", [False, True])
-def test_threads_of_a_tile_cover_it_once(narrow):
-    places = [tuple(place) for thread in range(64) for place in _core.tile_places(thread, narrow)]
-    columns = 8 if narrow else 64
-    assert sorted(places) == [(row, column) for row in range(64) for column in range(columns)]
-
-
-def test_neighbours_of_a_tile_read_neighbouring_banks():
-    """Eight threads in a row share their rows, and take their columns in consecutive runs of four."""
-    rows = [{row for row, _ in _core.tile_places(thread, False)} for thread in range(8)]
-    assert all(row == rows[0] for row in rows)
-    first = [_core.tile_places(thread, False)[0][1] for thread in range(8)]
-    assert first == [4 * thread for thread in range(8)]
 
 
 def covered(chunks):

@@ -87,13 +87,57 @@ inline void append_groups(std::vector<int64_t>& item_offset, int64_t items, cons
   for (int64_t g = 1; g <= groups; ++g) item_offset.push_back(begin + items * g / groups);
 }
 
-// A tile of products, 64 rows by 8 * kPerThread columns, is shared by 8 x 8 threads. Each keeps 8 rows of it and
-// kPerThread columns, in runs of four, so that neighbours read neighbouring banks: its i-th row and its j-th column.
+// A layer's product is cut into tiles, 64 rows by a panel of columns, a block each. The terms of its sums are staged in
+// shared memory, so many at a time.
+constexpr int kProductRows = 64;
+constexpr int kProductDepth = 16;
+
+// Where a factor's staged terms lie: kCount rows (columns) of kProductDepth terms. kByDepth: a row's terms side by
+// side, as they are where they come from; otherwise a term's rows. Either way the lanes of a warp, which read eight
+// rows of four terms each, meet 32 different banks (kCount >= 32).
+template <int kCount, bool kByDepth>
+struct StagedLayout {
+  static constexpr int kLine = kByDepth ? kProductDepth : kCount;  // neighbours in memory
+  static constexpr int kStride = kByDepth ? kProductDepth + 4 : kCount + 8;
+  static constexpr int kWords = (kByDepth ? kCount : kProductDepth) * kStride;
+
+  NRI_HOST_DEVICE static constexpr int place(int row, int term) {
+    return kByDepth ? row * kStride + term : term * kStride + row;
+  }
+};
+
+// Where threads multiply and add by themselves, 8 x 8 of them share a tile of 8 * kPerThread columns. Each keeps 8 rows
+// and kPerThread columns, in runs of four, so that neighbours read neighbouring banks: its i-th row, its j-th column.
 NRI_HOST_DEVICE constexpr int tile_row(int thread, int i) { return (i / 4) * 32 + thread / 8 * 4 + i % 4; }
 
 template <int kPerThread>
 NRI_HOST_DEVICE constexpr int tile_column(int thread, int j) {
-  return kPerThread == 1 ? thread % 8 : (j / 4) * 32 + thread % 8 * 4 + j % 4;
+  return kPerThread == 1 ? thread % 8 : thread % 8 * 4 + j;
 }
+
+// Where tensor cores multiply, 16 rows by 8 columns a product, warps share a tile as a grid, in which neighbours take
+// the tile's products in turns. A lane holds four results of each (mma.h).
+template <int kColumns>
+struct TensorGrid {
+  static constexpr int kRowWarps = kColumns == 8 ? 4 : 2;
+  static constexpr int kColumnWarps = kColumns == 8 ? 1 : kColumns / 32;
+  static constexpr int kThreads = kRowWarps * kColumnWarps * 32;
+  static constexpr int kRowProducts = kProductRows / 16 / kRowWarps;   // of a warp
+  static constexpr int kColumnProducts = kColumns / 8 / kColumnWarps;  // of a warp
+
+  NRI_HOST_DEVICE static constexpr int first_row(int thread, int i) {
+    return (thread / 32 % kRowWarps + kRowWarps * i) * 16;
+  }
+  NRI_HOST_DEVICE static constexpr int first_column(int thread, int j) {
+    return (thread / 32 / kRowWarps + kColumnWarps * j) * 8;
+  }
+  // Of the n-th of a lane's four results.
+  NRI_HOST_DEVICE static constexpr int row(int thread, int i, int n) {
+    return first_row(thread, i) + n / 2 * 8 + thread % 32 / 4;
+  }
+  NRI_HOST_DEVICE static constexpr int column(int thread, int j, int n) {
+    return first_column(thread, j) + thread % 4 * 2 + n % 2;
+  }
+};
 
 }  // namespace nri::cuda

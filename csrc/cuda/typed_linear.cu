@@ -1,167 +1,92 @@
+#include <type_traits>
+
+#include "cuda/tile_product.h"
 #include "cuda/typed_linear.h"
 
 namespace nri::cuda {
 namespace {
 
-constexpr int kThreads = 64;  // 8 x 8 threads share a tile; each keeps 8 rows of it and kPerThread columns
-constexpr int kDepth = 16;    // terms of the sums that are staged at a time
-constexpr int kTile = static_cast<int>(kTileRows);
+static_assert(kTileRows == kProductRows, "a block takes a tile");
 
-// The rows and columns of a tile that this thread sums.
-__device__ inline int own_row(int i) { return tile_row(static_cast<int>(threadIdx.x), i); }
-
-template <int kPerThread>
-__device__ inline int own_column(int j) {
-  return tile_column<kPerThread>(static_cast<int>(threadIdx.x), j);
-}
-
-// sum[i][j] += left(own_row(i), k) * right(own_column(j), k) for k = 0 .. depth - 1, in this order. The flags tell
-// which index runs over neighbouring addresses.
-template <typename T, int kPerThread, bool kLeftByRow, bool kRightByColumn, typename Left, typename Right>
-__device__ inline void multiply_tile(int64_t depth, const Left& left, const Right& right, T (&sum)[8][kPerThread]) {
-  constexpr int kColumns = 8 * kPerThread;
-  alignas(16) __shared__ T a[2][kDepth][kTile + 4];
-  alignas(16) __shared__ T b[2][kDepth][kColumns + 4];
-  const int64_t stages = (depth + kDepth - 1) / kDepth;
-  const auto load = [&](int64_t stage) {
-    const int buffer = static_cast<int>(stage & 1);
-    NRI_CUDA_UNROLL_BY(4)  // no more: the addresses of all 16 do not fit in the registers
-    for (int n = 0; n < kTile * kDepth / kThreads; ++n) {
-      const int index = n * kThreads + static_cast<int>(threadIdx.x);
-      const int m = kLeftByRow ? index % kTile : index / kDepth;
-      const int k = kLeftByRow ? index / kTile : index % kDepth;
-      a[buffer][k][m] = stage * kDepth + k < depth ? left(m, stage * kDepth + k) : T(0);
-    }
-    NRI_CUDA_UNROLL_BY(4)
-    for (int n = 0; n < kColumns * kDepth / kThreads; ++n) {
-      const int index = n * kThreads + static_cast<int>(threadIdx.x);
-      const int m = kRightByColumn ? index % kColumns : index / kDepth;
-      const int k = kRightByColumn ? index / kColumns : index % kDepth;
-      b[buffer][k][m] = stage * kDepth + k < depth ? right(m, stage * kDepth + k) : T(0);
-    }
-  };
-  if (stages > 0) load(0);
-  for (int64_t stage = 0; stage < stages; ++stage) {
-    __syncthreads();
-    if (stage + 1 < stages) load(stage + 1);
-    const int buffer = static_cast<int>(stage & 1);
-    NRI_CUDA_UNROLL_BY(4)
-    for (int k = 0; k < kDepth; ++k) {
-      T row[8];
-      T column[kPerThread];
-      NRI_CUDA_UNROLL
-      for (int i = 0; i < 8; ++i) row[i] = a[buffer][k][own_row(i)];
-      NRI_CUDA_UNROLL
-      for (int j = 0; j < kPerThread; ++j) column[j] = b[buffer][k][own_column<kPerThread>(j)];
-      NRI_CUDA_UNROLL
-      for (int i = 0; i < 8; ++i) {
-        NRI_CUDA_UNROLL
-        for (int j = 0; j < kPerThread; ++j) sum[i][j] += row[i] * column[j];
-      }
-    }
-  }
-}
-
-template <typename T, int kPerThread>
-__global__ void __launch_bounds__(kThreads)
+template <typename T, int kColumns>
+__global__ void __launch_bounds__(TileSums<T, kColumns>::kThreads, TileSums<T, kColumns>::kBlocks)
     linear_kernel(SlotView slots, Layer layer, const T* parameters, const T* x, T* y) {
-  constexpr int kColumns = 8 * kPerThread;
   const int64_t column_tiles = ceil_div(layer.out, kColumns);
   const int64_t tile = blockIdx.x / column_tiles;
   const int64_t first_column = blockIdx.x % column_tiles * kColumns;
   const int32_t bucket = slots.tile_bucket[tile];
   if (bucket < 0) return;
   const int64_t shift = bucket % slots.classes * layer.module_stride;
-  const T* weight = parameters + layer.weight + shift;
-  const T* tile_x = x + tile * kTileRows * layer.in;
-  T sum[8][kPerThread] = {};
-  multiply_tile<T, kPerThread, false, false>(
-      layer.in, [&](int m, int64_t k) { return tile_x[m * layer.in + k]; },
-      [&](int m, int64_t k) {
-        return first_column + m < layer.out ? weight[(first_column + m) * layer.row_stride + k] : T(0);
-      },
-      sum);
-  NRI_CUDA_UNROLL
-  for (int j = 0; j < kPerThread; ++j) {
-    const int64_t column = first_column + own_column<kPerThread>(j);
-    if (column >= layer.out) continue;
-    const T bias = layer.bias < 0 ? T(0) : parameters[layer.bias + shift + column];
-    NRI_CUDA_UNROLL
-    for (int i = 0; i < 8; ++i) {
-      const T value = sum[i][j] + bias;
-      const bool cut = layer.relu && value < T(0);  // a NaN passes
-      y[(tile * kTileRows + own_row(i)) * layer.out + column] = cut ? T(0) : value;
-    }
-  }
+  TileSums<T, kColumns> sums;
+  const T* weight = parameters + layer.weight + shift + first_column * layer.row_stride;
+  multiply_tile<true, true>(layer.in, Factor<T>{x + tile * kTileRows * layer.in, layer.in, 1, kTileRows},
+                            Factor<T>{weight, layer.row_stride, 1, layer.out - first_column}, &sums);
+  sums.for_own([&](int m, int n, T sum) {
+    const int64_t column = first_column + n;
+    if (column >= layer.out) return;
+    const T value = sum + (layer.bias < 0 ? T(0) : parameters[layer.bias + shift + column]);
+    const bool cut = layer.relu && value < T(0);  // a NaN passes
+    y[(tile * kTileRows + m) * layer.out + column] = cut ? T(0) : value;
+  });
 }
 
-template <typename T, int kPerThread>
-__global__ void __launch_bounds__(kThreads)
+template <typename T, int kColumns>
+__global__ void __launch_bounds__(TileSums<T, kColumns>::kThreads, TileSums<T, kColumns>::kBlocks)
     input_gradient_kernel(SlotView slots, Layer layer, const T* parameters, const T* dy, const T* rectified, T* dx) {
-  constexpr int kColumns = 8 * kPerThread;
   const int64_t column_tiles = ceil_div(layer.in, kColumns);
   const int64_t tile = blockIdx.x / column_tiles;
   const int64_t first_column = blockIdx.x % column_tiles * kColumns;
   const int32_t bucket = slots.tile_bucket[tile];
   if (bucket < 0) return;
-  const T* weight = parameters + layer.weight + bucket % slots.classes * layer.module_stride;
-  const T* tile_dy = dy + tile * kTileRows * layer.out;
-  T sum[8][kPerThread] = {};
-  multiply_tile<T, kPerThread, false, true>(
-      layer.out, [&](int m, int64_t k) { return tile_dy[m * layer.out + k]; },
-      [&](int m, int64_t k) {
-        return first_column + m < layer.in ? weight[k * layer.row_stride + first_column + m] : T(0);
-      },
-      sum);
-  NRI_CUDA_UNROLL
-  for (int j = 0; j < kPerThread; ++j) {
-    const int64_t column = first_column + own_column<kPerThread>(j);
-    if (column >= layer.in) continue;
-    NRI_CUDA_UNROLL
-    for (int i = 0; i < 8; ++i) {
-      const int64_t place = (tile * kTileRows + own_row(i)) * layer.in + column;
-      const bool cut = rectified != nullptr && !(rectified[place] > T(0));
-      dx[place] = cut ? T(0) : sum[i][j];
-    }
-  }
+  TileSums<T, kColumns> sums;
+  const T* weight = parameters + layer.weight + bucket % slots.classes * layer.module_stride + first_column;
+  multiply_tile<true, false>(layer.out, Factor<T>{dy + tile * kTileRows * layer.out, layer.out, 1, kTileRows},
+                             Factor<T>{weight, 1, layer.row_stride, layer.in - first_column}, &sums);
+  sums.for_own([&](int m, int n, T sum) {
+    const int64_t column = first_column + n;
+    if (column >= layer.in) return;
+    const int64_t place = (tile * kTileRows + m) * layer.in + column;
+    const bool cut = rectified != nullptr && !(rectified[place] > T(0));
+    dx[place] = cut ? T(0) : sum;
+  });
 }
 
 // Rows of the tile are outputs, columns are inputs; the bias is one more input that is always 1.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) weight_gradient_kernel(SlotView slots, Layer layer, const T* dy, const T* x,
-                                                                   T* group_gradients, int64_t group_stride) {
+__global__ void __launch_bounds__(TileSums<T, kWidePanel<T>>::kThreads, TileSums<T, kWidePanel<T>>::kBlocks)
+    weight_gradient_kernel(SlotView slots, Layer layer, const T* dy, const T* x, T* group_gradients,
+                           int64_t group_stride) {
   const int64_t columns = layer.in + (layer.bias < 0 ? 0 : 1);
-  const int64_t column_tiles = ceil_div(columns, kTile);
-  const int64_t row_tiles = ceil_div(layer.out, kTile);
-  const int64_t first_column = blockIdx.x % column_tiles * kTile;
-  const int64_t first_row = blockIdx.x / column_tiles % row_tiles * kTile;
+  const int64_t column_tiles = ceil_div(columns, kWidePanel<T>);
+  const int64_t row_tiles = ceil_div(layer.out, kProductRows);
+  const int64_t first_column = blockIdx.x % column_tiles * kWidePanel<T>;
+  const int64_t first_row = blockIdx.x / column_tiles % row_tiles * kProductRows;
   const int64_t bucket = blockIdx.x / column_tiles / row_tiles;
   const int64_t depth = slots.count[bucket];
   if (depth == 0) return;
-  const T* bucket_dy = dy + slots.start[bucket] * layer.out;
-  const T* bucket_x = x + slots.start[bucket] * layer.in;
-  T sum[8][8] = {};
-  multiply_tile<T, 8, true, true>(
-      depth,
-      [&](int m, int64_t k) { return first_row + m < layer.out ? bucket_dy[k * layer.out + first_row + m] : T(0); },
-      [&](int m, int64_t k) {
-        const int64_t column = first_column + m;
-        return column < layer.in ? bucket_x[k * layer.in + column] : T(column == layer.in ? 1 : 0);
-      },
-      sum);
+  const T* outputs = dy + slots.start[bucket] * layer.out + first_row;
+  const T* inputs = x + slots.start[bucket] * layer.in + first_column;
+  const int64_t left = layer.in - first_column;
+  TileSums<T, kWidePanel<T>> sums;
+  multiply_tile<false, false>(depth, Factor<T>{outputs, 1, layer.out, layer.out - first_row},
+                              Factor<T>{inputs, 1, layer.in, left, left}, &sums);
   const int64_t shift = bucket % slots.classes * layer.module_stride;
   T* gradient = group_gradients + bucket / slots.classes * group_stride + shift;
-  NRI_CUDA_UNROLL
-  for (int i = 0; i < 8; ++i) {
-    const int64_t row = first_row + own_row(i);
-    if (row >= layer.out) continue;
-    NRI_CUDA_UNROLL
-    for (int j = 0; j < 8; ++j) {
-      const int64_t column = first_column + own_column<8>(j);
-      if (column >= columns) continue;
-      gradient[column < layer.in ? layer.weight + row * layer.row_stride + column : layer.bias + row] += sum[i][j];
-    }
+  sums.for_own([&](int m, int n, T sum) {
+    const int64_t row = first_row + m, column = first_column + n;
+    if (row >= layer.out || column >= columns) return;
+    gradient[column < layer.in ? layer.weight + row * layer.row_stride + column : layer.bias + row] += sum;
+  });
+}
+
+// Calls use(columns of a block as a constant).
+template <typename T, typename Use>
+void with_panel(int64_t columns, const Use& use) {
+  if (columns <= 8) return use(std::integral_constant<int, 8>{});
+  if constexpr (std::is_same_v<T, float>) {
+    if (columns > 64) return use(std::integral_constant<int, 128>{});
   }
+  use(std::integral_constant<int, kWidePanel<T>>{});
 }
 
 }  // namespace
@@ -170,34 +95,32 @@ template <typename T>
 void typed_linear(const SlotView& slots, const Layer& layer, const T* parameters, const T* x, T* y,
                   const Execution& execution) {
   const int64_t tiles = slots.slots / kTileRows;
-  if (layer.out <= 8) {
-    launch("typed_linear", linear_kernel<T, 1>, tiles, kThreads, execution, slots, layer, parameters, x, y);
-  } else {
-    launch("typed_linear", linear_kernel<T, 8>, tiles * ceil_div(layer.out, 64), kThreads, execution, slots, layer,
-           parameters, x, y);
-  }
+  with_panel<T>(layer.out, [&](auto panel) {
+    constexpr int kColumns = decltype(panel)::value;
+    launch("typed_linear", linear_kernel<T, kColumns>, tiles * ceil_div(layer.out, kColumns),
+           TileSums<T, kColumns>::kThreads, execution, slots, layer, parameters, x, y);
+  });
 }
 
 template <typename T>
 void typed_linear_input_gradient(const SlotView& slots, const Layer& layer, const T* parameters, const T* dy,
                                  const T* rectified, T* dx, const Execution& execution) {
   const int64_t tiles = slots.slots / kTileRows;
-  if (layer.in <= 8) {
-    launch("typed_linear_input_gradient", input_gradient_kernel<T, 1>, tiles, kThreads, execution, slots, layer,
-           parameters, dy, rectified, dx);
-  } else {
-    launch("typed_linear_input_gradient", input_gradient_kernel<T, 8>, tiles * ceil_div(layer.in, 64), kThreads,
-           execution, slots, layer, parameters, dy, rectified, dx);
-  }
+  with_panel<T>(layer.in, [&](auto panel) {
+    constexpr int kColumns = decltype(panel)::value;
+    launch("typed_linear_input_gradient", input_gradient_kernel<T, kColumns>, tiles * ceil_div(layer.in, kColumns),
+           TileSums<T, kColumns>::kThreads, execution, slots, layer, parameters, dy, rectified, dx);
+  });
 }
 
 template <typename T>
 void typed_linear_weight_gradient(const SlotView& slots, const Layer& layer, const T* dy, const T* x,
                                   T* group_gradients, int64_t group_stride, const Execution& execution) {
   if (slots.slots == 0) return;
-  const int64_t tiles = ceil_div(layer.out, kTile) * ceil_div(layer.in + (layer.bias < 0 ? 0 : 1), kTile);
-  launch("typed_linear_weight_gradient", weight_gradient_kernel<T>, slots.buckets * tiles, kThreads, execution, slots,
-         layer, dy, x, group_gradients, group_stride);
+  const int64_t columns = layer.in + (layer.bias < 0 ? 0 : 1);
+  const int64_t tiles = ceil_div(layer.out, kProductRows) * ceil_div(columns, kWidePanel<T>);
+  launch("typed_linear_weight_gradient", weight_gradient_kernel<T>, slots.buckets * tiles,
+         TileSums<T, kWidePanel<T>>::kThreads, execution, slots, layer, dy, x, group_gradients, group_stride);
 }
 
 #define NRI_INSTANTIATE(T)                                                                                   \

@@ -15,7 +15,6 @@ from nri_fast.infer import Inference, evaluate, infer
 from nri_fast.run import Run, train
 from nri_fast.settings import PRESETS, Settings
 from nri_fast.simulate import data_name, simulate
-from nri_fast.starts import train_starts
 from nri_fast.trajectory_data import TrajectoryData
 
 SMALL_STEPS = 4500  # gradient steps at the small scale, at most
@@ -40,8 +39,6 @@ class Lesson:
         Settings that differ from the preset.
     seed : int
         Of the simulation and of the run.
-    starts : int
-        Training runs, of which labels apart the best is examined (:func:`nri_fast.train_starts`).
     """
 
     kind: str
@@ -52,7 +49,6 @@ class Lesson:
     noise_share: float = 0.0
     seed: int = 1
     changes: dict[str, Any] = field(default_factory=dict)
-    starts: int = 1
 
     def with_seed(self, seed: int) -> Lesson:
         """The same with other random numbers."""
@@ -113,7 +109,7 @@ def examined(
     """
     learn_from = lesson.data("train", lesson.systems) if learn_from is None else learn_from
     test = lesson.data("test", lesson.tested) if test is None else test
-    run, seconds = trained(learn_from, lesson.settings, lesson.seed, place, starts=lesson.starts)
+    run, seconds = trained(learn_from, lesson.settings, lesson.seed, place)
     return {
         "lesson": {"title": lesson.title, **dataclasses.asdict(lesson)},
         "settings": run.settings.to_dict(),
@@ -130,19 +126,21 @@ def trained(
     place: Workplace,
     name: str = "run",
     start: Run | None = None,
-    starts: int = 1,
 ) -> tuple[Run, float | None]:
-    """The run, from random weights (or the best of several) or another run's, and how long it took, None if it was
-    interrupted.
-    """
+    """The run, from random weights or another run's, and how long it took, None if it was interrupted."""
     folder: Path = place.folder / name
     interrupted = folder.exists()
     started = time.monotonic()
-    how: dict[str, Any] = {"settings": settings, "seed": seed, "device": place.device, "out": folder, "resume": True}
-    if starts > 1:
-        run = train_starts(data, starts, progress=place.progress, **how)
-    else:
-        run = train(data, progress=place.progress, start=start, **how)
+    run = train(
+        data,
+        settings=settings,
+        seed=seed,
+        device=place.device,
+        out=folder,
+        resume=True,
+        progress=place.progress,
+        start=start,
+    )
     return run, None if interrupted else round(time.monotonic() - started, 2)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from nri_fast import plot
@@ -16,12 +15,12 @@ SHARES: dict[Scale, dict[str, tuple[float, ...]]] = {
 }
 SYSTEMS = {"small": {"springs": 50, "charged": 300}, "full": {"springs": 50, "charged": 500}}
 SEEDS = {"small": {"springs": 1, "charged": 1}, "full": {"springs": 3, "charged": 1}}  # of charged, minutes each
-# Under noise the types are told apart later, and not from every start.
+# Under noise the types are told apart later, and directed springs not from all recordings: at 1 %, three starts on one of
+# three data sets stayed at 64 to 78 % of the edges. What acts both ways is learned as such, as charged particles are.
 CHANGES: dict[tuple[Scale, str], dict[str, Any]] = {
     ("small", "charged"): SMALL_CHARGED,
-    ("full", "springs"): {"steps": 2000},
+    ("full", "springs"): {"steps": 2000, "undirected": True},
 }
-STARTS = {"springs": 3, "charged": 1}  # of charged, minutes each
 
 
 def parts(scale: Scale, seed: int) -> list[Part]:
@@ -34,7 +33,6 @@ def parts(scale: Scale, seed: int) -> list[Part]:
             for repetition in range(SEEDS[scale][kind]):
                 changes = UNPOLISHED | CHANGES.get((scale, kind), {})
                 lesson = Lesson(kind, kind, systems, noise_share=share, seed=seed + repetition, changes=changes)
-                lesson = dataclasses.replace(lesson, starts=STARTS[kind] if scale == "full" else 1)
                 lesson = at_scale(scale, lesson)
                 made.append(lesson.part(f"{lesson.name}-noise{share}".replace(".", "-")))
     return made
@@ -53,18 +51,17 @@ def report(figures: dict[str, Figures]) -> Report:
         calibration = text.number([run["undirected"]["edge_ece"] for run in runs])
         amounts = text.percent(edges["directed"]), text.percent(edges["undirected"])
         systems, seeds = str(runs[0]["lesson"]["systems"]), str(len(runs))
-        starts = str(runs[0]["lesson"]["starts"])
-        rows.append((kind, systems, seeds, starts, f"{100 * share:g}", *amounts, calibration))
+        rows.append((kind, systems, seeds, f"{100 * share:g}", *amounts, calibration))
         for way, values in edges.items():
             series.setdefault(f"{kind}, {way}", []).extend((100 * share, 100 * value) for value in values)
     return Report(
         "Observation noise",
-        ("data", "systems to learn from", "seeds", "starts", "noise (% of the spread)", "edges right, directed (%)",
+        ("data", "systems to learn from", "seeds", "noise (% of the spread)", "edges right, directed (%)",
          "undirected (%)", "calibration error"),
         rows,
         (
             "Noise: standard deviation, as a share of that of positions and that of velocities, in training and test.",
-            "Starts: training runs of a seed, of which the best by unlabelled predictions is examined.",
+            "Trained with undirected structures (springs at the full scale, charged particles always).",
         ),
         plot.curves(series, "noise (% of the spread of positions and of velocities)", "edges right (%)"),
     )  # fmt: skip

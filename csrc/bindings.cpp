@@ -215,12 +215,13 @@ void linear_gradient(const Place& place, bool float64, int64_t rows, int64_t in,
 }
 
 void metropolis_propose(const Place& place, const nri::GraphView& graph, uint64_t seed, int64_t step,
-                        Address system_ids, int64_t edge_type_count, int64_t node_type_count, Address edge_types,
-                        Address node_types, Address proposed_edge_types, Address proposed_node_types) {
+                        Address system_ids, Address reverse, int64_t edge_type_count, int64_t node_type_count,
+                        Address edge_types, Address node_types, Address proposed_edge_types,
+                        Address proposed_node_types) {
   const py::gil_scoped_release unlocked;
   NRI_ON(place,
-         metropolis_propose(graph, draws(seed, step, system_ids), edge_type_count, node_type_count,
-                            at<const uint8_t>(edge_types), at<const uint8_t>(node_types),
+         metropolis_propose(graph, draws(seed, step, system_ids), at<const int64_t>(reverse), edge_type_count,
+                            node_type_count, at<const uint8_t>(edge_types), at<const uint8_t>(node_types),
                             at<uint8_t>(proposed_edge_types), at<uint8_t>(proposed_node_types), place.execution));
 }
 
@@ -240,12 +241,16 @@ void metropolis_decide(const Place& place, bool float64, const nri::GraphView& g
 
 void propose_from_table(const Place& place, const nri::GraphView& graph, uint64_t seed, int64_t step,
                         Address system_ids, int kind, int64_t edge_type_count, int64_t node_type_count,
-                        Address edge_probability, Address node_probability, Address may_change, Address edge_types,
-                        Address node_types, Address proposed_edge_types, Address proposed_node_types,
-                        Address log_ratio) {
+                        Address edge_probability, Address node_probability, Address may_change, Address reverse,
+                        Address edge_types, Address node_types, Address proposed_edge_types,
+                        Address proposed_node_types, Address log_ratio) {
   const py::gil_scoped_release unlocked;
-  const nri::ProposalTable table{edge_type_count, node_type_count, at<const double>(edge_probability),
-                                 at<const double>(node_probability), at<const uint8_t>(may_change)};
+  const nri::ProposalTable table{edge_type_count,
+                                 node_type_count,
+                                 at<const double>(edge_probability),
+                                 at<const double>(node_probability),
+                                 at<const uint8_t>(may_change),
+                                 at<const int64_t>(reverse)};
   NRI_ON(place, propose_from_table(graph, draws(seed, step, system_ids), table, static_cast<nri::ProposalKind>(kind),
                                    at<const uint8_t>(edge_types), at<const uint8_t>(node_types),
                                    at<uint8_t>(proposed_edge_types), at<uint8_t>(proposed_node_types),
@@ -390,13 +395,14 @@ PYBIND11_MODULE(_core, m) {
 
   py::class_<nri::ProposalSource>(m, "ProposalSource")
       .def(py::init([](int kind, int64_t edge_types, int64_t node_types, Address edge_probability,
-                       Address node_probability) {
+                       Address node_probability, Address reverse) {
              return nri::ProposalSource{kind < 0,
                                         static_cast<nri::ProposalKind>(kind < 0 ? 0 : kind),
                                         {edge_types, node_types, at<const double>(edge_probability),
-                                         at<const double>(node_probability), nullptr}};
+                                         at<const double>(node_probability), nullptr, at<const int64_t>(reverse)}};
            }),
-           arg("kind"), arg("edge_types"), arg("node_types"), arg("edge_probability"), arg("node_probability"));
+           arg("kind"), arg("edge_types"), arg("node_types"), arg("edge_probability"), arg("node_probability"),
+           arg("reverse"));
 
   m.def("rollout_energy", &rollout_energy, arg("place"), arg("float64"), arg("layout"), arg("parameters"), arg("graph"),
         arg("trajectories"), arg("error"), arg("rollout"), arg("node_types"), arg("observed"), arg("structures"),
@@ -420,15 +426,15 @@ PYBIND11_MODULE(_core, m) {
         arg("outputs"), arg("rows"), arg("weight"), arg("output_gradient"), arg("input_gradient"),
         arg("weight_gradient"), arg("bias_gradient"));
   m.def("metropolis_propose", &metropolis_propose, arg("place"), arg("graph"), arg("seed"), arg("step"),
-        arg("system_ids"), arg("edge_type_count"), arg("node_type_count"), arg("edge_types"), arg("node_types"),
-        arg("proposed_edge_types"), arg("proposed_node_types"));
+        arg("system_ids"), arg("reverse"), arg("edge_type_count"), arg("node_type_count"), arg("edge_types"),
+        arg("node_types"), arg("proposed_edge_types"), arg("proposed_node_types"));
   m.def("metropolis_decide", &metropolis_decide, arg("place"), arg("float64"), arg("graph"), arg("seed"), arg("step"),
         arg("system_ids"), arg("temperature"), arg("log_ratio"), arg("proposed_energy"), arg("proposed_edge_types"),
         arg("proposed_node_types"), arg("energy"), arg("edge_types"), arg("node_types"), arg("counts"));
   m.def("propose_from_table", &propose_from_table, arg("place"), arg("graph"), arg("seed"), arg("step"),
         arg("system_ids"), arg("kind"), arg("edge_type_count"), arg("node_type_count"), arg("edge_probability"),
-        arg("node_probability"), arg("may_change"), arg("edge_types"), arg("node_types"), arg("proposed_edge_types"),
-        arg("proposed_node_types"), arg("log_ratio"));
+        arg("node_probability"), arg("may_change"), arg("reverse"), arg("edge_types"), arg("node_types"),
+        arg("proposed_edge_types"), arg("proposed_node_types"), arg("log_ratio"));
   m.def("metropolis_run", &metropolis_run, arg("place"), arg("float64"), arg("layout"), arg("parameters"), arg("graph"),
         arg("trajectories"), arg("error"), arg("rollout"), arg("seed"), arg("step"), arg("system_ids"), arg("sweeps"),
         arg("chains"), arg("stride"), arg("proposals"), arg("hastings"), arg("exchange"), arg("temperature"),

@@ -73,7 +73,7 @@ class ErrorMeasure:
 class ProposalSource:
     """Where proposals of a run come from (ProposalSource in csrc/ops/metropolis_run.h); `kind` -1: random changes."""
     def __init__(
-        self, kind: int, edge_types: int, node_types: int, edge_probability: int, node_probability: int
+        self, kind: int, edge_types: int, node_types: int, edge_probability: int, node_probability: int, reverse: int
     ) -> None: ...
 
 def rollout_energy(
@@ -194,6 +194,7 @@ def metropolis_propose(
     seed: int,
     step: int,
     system_ids: int,
+    reverse: int,
     edge_type_count: int,
     node_type_count: int,
     edge_types: int,
@@ -230,6 +231,7 @@ def propose_from_table(
     edge_probability: int,
     node_probability: int,
     may_change: int,
+    reverse: int,
     edge_types: int,
     node_types: int,
     proposed_edge_types: int,

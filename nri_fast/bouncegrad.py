@@ -34,6 +34,7 @@ from nri_fast.residual_temperature import ResidualTemperature, residual_autocorr
 from nri_fast.rollouts import Rollouts, residuals
 from nri_fast.schedule import AcceptanceTemperature, Plateau, ResidualScale, geometric, linear_floor, one_cycle
 from nri_fast.settings import Settings
+from nri_fast.shared_rollouts import tied_rollouts
 from nri_fast.system_set import Batch, SystemSet
 from nri_fast.training_draws import TrainingDraws
 from nri_fast.warm_start import WarmStart
@@ -319,12 +320,12 @@ class BounceGrad:
         if s.bounce == "metropolis":
             temperature = self._chain_temperature(systems)
             by_acceptance = self.acceptance if temperature is None else None
-            draws = ops.Draws(self.seed, self._step * s.proposals, batch.systems)
-            rollouts = Rollouts(self.library, parameters, batch, systems.steps, s.rollout, error)
+            rollouts = tied_rollouts(self.library, parameters, batch, systems.steps, s.rollout, error, self.coupling)
+            draws = ops.Draws(self.seed, self._step * s.proposals, rollouts.names)
             network = None if self.imitation is None else self.imitation.network
             types = self.structures.edge_types[batch.edges], self.structures.node_types[batch.nodes]
             factor = self._temperature_factor
-            proposer = make_proposer(s, network, self.library, parameters, batch, systems.steps, error, *types, factor)
+            proposer = make_proposer(s, network, rollouts, *types, factor)
             hastings = s.rule == "hastings"
             result = metropolis_bounce(
                 rollouts, self.structures, draws, s.proposals, temperature, by_acceptance, proposer, hastings
@@ -366,11 +367,12 @@ class BounceGrad:
         return torch.where(from_residuals.isnan(), self.acceptance.state[:1], from_residuals)
 
     def _transitions(self, systems: SystemSet) -> int:
-        """That a system's roll-out energy is the mean of, on average."""
+        """That a structure's roll-out energy is the mean of, on average."""
+        recordings = min(self.settings.batch, len(systems)) if self.settings.shared else 1
         if systems.present is None:
-            return (systems.steps - 1) * systems.graph.nodes // len(systems)
+            return recordings * (systems.steps - 1) * systems.graph.nodes // len(systems)
         counts = compared_predictions(systems.graph, systems.present, systems.steps, self.settings.rollout)
-        return max(1, int(counts.sum()) // len(systems))
+        return max(1, recordings * int(counts.sum()) // len(systems))
 
     def _polish(self, systems: SystemSet, batch: Batch, parameters: Tensor) -> BounceResult:
         """Squared error: a forecast is to be right on average, what cannot be known included."""

@@ -6,7 +6,7 @@ step. Structures live in the trainer's arrays; a bounce updates them in place.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from nri_fast import ops
 from nri_fast.couplings import Coupling
 from nri_fast.graph import MegaGraph
 from nri_fast.heat_bath_rows import HeatBathRows
+from nri_fast.proposals.one_by_one import one_by_one
 from nri_fast.proposals.proposers import Proposer, RandomProposer
 from nri_fast.rollouts import Rollouts, finite_mean
 from nri_fast.schedule import AcceptanceTemperature
@@ -75,6 +76,20 @@ class Structures:
         """Types that are believed in."""
         return cls(edge_types, node_types, torch.nn.functional.one_hot(edge_types.long(), types).float())
 
+    def held(self, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
+        """A batch's types, as its roll-outs take them."""
+        batch = rollouts.batch
+        return rollouts.of_structures(self.edge_types[batch.edges], self.node_types[batch.nodes])
+
+    def hold(self, rollouts: Rollouts, edge_types: Tensor, node_types: Tensor) -> None:
+        """Writes them back; a structure that all systems share, to all of them, whatever the batch."""
+        if rollouts.coupling.shared:
+            self.edge_types.view(-1, len(edge_types)).copy_(edge_types.expand(1, -1))
+            self.node_types.view(-1, len(node_types)).copy_(node_types.expand(1, -1))
+            return
+        self.edge_types[rollouts.batch.edges] = edge_types
+        self.node_types[rollouts.batch.nodes] = node_types
+
 
 def heat_bath_bounce(
     parameters: Tensor,
@@ -123,22 +138,23 @@ def metropolis_bounce(
     `draws` name the first proposal; those that follow have the next steps. The temperature is one float64 in a tensor,
     or that of `acceptance`, which takes the counts. By default proposals are random changes. With `hastings`,
     acceptance carries how likely a proposal is there and back, so that the chain samples; without it, it is the paper's
-    plain rule. The gradient is that of the mean energy of the structures kept.
+    plain rule. The gradient is that of the mean energy of the structures kept. Where the roll-outs' coupling says so, a
+    proposal changes both directions of a pair, or the one structure that all recordings then judge together.
     """
-    batch, library = rollouts.batch, rollouts.library
-    proposer = proposer or RandomProposer(batch.graph, library.edge_types, library.node_types)
-    edge_types, node_types = structures.edge_types[batch.edges], structures.node_types[batch.nodes]
-    counts = torch.zeros(batch.graph.systems, len(ops.COUNTS), dtype=torch.int64, device=batch.graph.device)
+    graph, library = rollouts.graph, rollouts.library
+    proposer = proposer or RandomProposer(graph, library.edge_types, library.node_types, rollouts.reverse)
+    edge_types, node_types = structures.held(rollouts)
+    counts = torch.zeros(graph.systems, len(ops.COUNTS), dtype=torch.int64, device=graph.device)
     held = acceptance.state[:1].clone() if temperature is None and acceptance is not None else temperature
     assert held is not None
     if proposals == 1 and rollouts.can_choose:
         energy, gradient = _choose(rollouts, draws, held, proposer, hastings, edge_types, node_types, counts)
         if acceptance is not None:
             acceptance.take(counts)
-        structures.edge_types[batch.edges], structures.node_types[batch.nodes] = edge_types, node_types
+        structures.hold(rollouts, edge_types, node_types)
         return BounceResult(finite_mean(energy), gradient, held, counts)
     energy = rollouts.energies(edge_types, node_types)
-    sources = proposer.sources()
+    sources = proposer.sources() if rollouts.runs_natively else None
     if sources is not None:
         nodes = node_types[None] if library.node_types > 1 else None
         chain = ops.ChainArrays(energy[None], edge_types[None], nodes, counts[None])
@@ -147,18 +163,11 @@ def metropolis_bounce(
         else:
             rollouts.run(draws, sources, chain, acceptance=acceptance.state, sweeps=proposals, hastings=hastings)
     else:
-        for place in range(proposals):
-            draw = replace(draws, step=draws.step + place)
-            edges, tried, log_ratio = proposer.propose(draw, edge_types, node_types)
-            proposed = rollouts.energies(edges, tried)
-            warm, ratio = held.to(energy.dtype), log_ratio if hastings else None
-            ops.metropolis_decide(
-                batch.graph, draw, warm, proposed, edges, tried, energy, edge_types, node_types, counts, ratio
-            )
+        warm = [held] * proposals
+        one_by_one(rollouts, proposer, draws, warm, hastings, energy, edge_types, node_types, counts)
         if acceptance is not None:
             acceptance.take(counts)
-    structures.edge_types[batch.edges] = edge_types
-    structures.node_types[batch.nodes] = node_types
+    structures.hold(rollouts, edge_types, node_types)
     loss, gradient = rollouts.mean_gradient(edge_types, node_types, energy)
     return BounceResult(loss, gradient, held, counts)
 

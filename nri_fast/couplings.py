@@ -1,4 +1,4 @@
-"""What ties the receivers of a heat bath together: one type for both directions, one structure for all recordings."""
+"""What ties the parts of structures together: one type for both directions, one structure for all recordings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nri_fast.undirected import agree, undirected_responsibilities
 
 @dataclass(frozen=True)
 class Coupling:
-    """How the rows of different receivers depend on each other; by default they do not.
+    """How the types of different edges depend on each other; by default they do not.
 
     Attributes
     ----------
@@ -60,14 +60,20 @@ class Coupling:
         """
         rows.sample(-weights.log(), 1.0, draws, edge_types, node_types)
         edge_types.copy_(self.applied(rows.graph, edge_types))
-        if self.shared:
-            node_types.copy_(_first_for_all(rows.graph, node_types))
+        node_types.copy_(self.applied_to_entities(rows.graph, node_types))
+
+    def applied_to_entities(self, graph: MegaGraph, node_types: Tensor) -> Tensor:
+        """[V] types that obey the coupling."""
+        return _first_for_all(graph, node_types) if self.shared else node_types
 
     def applied(self, graph: MegaGraph, edge_types: Tensor) -> Tensor:
         """[E] types that obey the coupling: the deciding edges', for those that depend on them."""
         if self.undirected:
             edge_types = mirrored(graph, edge_types)
         return _first_for_all(graph, edge_types) if self.shared else edge_types
+
+
+UNTIED = Coupling()
 
 
 def mirrored(graph: MegaGraph, edge_types: Tensor) -> Tensor:

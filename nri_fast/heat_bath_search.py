@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from nri_fast import ops
 from nri_fast.couplings import Coupling
 from nri_fast.energies import LARGEST_BLOCK, all_transitions, largest_block
+from nri_fast.found import Found
 from nri_fast.heat_bath_rows import (
     HeatBathRows,
     compared_share,
@@ -21,7 +21,7 @@ from nri_fast.heat_bath_rows import (
 )
 from nri_fast.modules import ModuleLibrary
 from nri_fast.posterior import bagged, blocks_of
-from nri_fast.search import Found, batches
+from nri_fast.search import batches
 from nri_fast.system_set import Batch, SystemSet
 
 SWEEPS = 10  # how often every edge is redrawn, where an entity has too many to weigh their types jointly
@@ -64,7 +64,7 @@ def heat_bath_search(
     found = Found.empty(library, systems)
     with ops.one_torch_thread(), torch.no_grad():
         search = _Search(library, systems, error, temperature, seed, coupling or Coupling())
-        for batch in search.batches(progress):
+        for batch in batches(library, systems, progress, search.coupling.shared):
             found.put(batch, *search.probabilities(batch))
     return found
 
@@ -82,12 +82,6 @@ class _Search:
         self.library, self.systems, self.error = library, systems, error
         self.temperature, self.seed, self.coupling = temperature, seed, coupling
         self.parameters = library.flat_parameters()
-
-    def batches(self, progress: bool) -> Iterator[Batch]:
-        """Recordings of one structure have to be searched together."""
-        if not self.coupling.shared:
-            return batches(self.library, self.systems, progress)
-        return iter([self.systems.batch(range(len(self.systems)))])
 
     def probabilities(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """[E, K] and [V, M]."""

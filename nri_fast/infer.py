@@ -12,13 +12,14 @@ from torch import Tensor
 from nri_fast import energies, metrics, ops
 from nri_fast.calibration import expected_calibration_error
 from nri_fast.couplings import Coupling
+from nri_fast.found import Found
 from nri_fast.heat_bath_search import heat_bath_search
 from nri_fast.modules import ModuleLibrary
 from nri_fast.neighbours import candidates
 from nri_fast.proposals.chain_search import chain_search
 from nri_fast.proposals.network import Table, predict
 from nri_fast.run import Run, systems_of
-from nri_fast.search import Found, metropolis_search
+from nri_fast.search import metropolis_search
 from nri_fast.settings import Search
 from nri_fast.system_set import SystemSet
 from nri_fast.trajectory_data import TrajectoryData
@@ -153,8 +154,6 @@ def _checked_search(run: Run, systems: SystemSet, search: Search | None, chains:
         )
     if search in ("network", "learned") and (run.network is None or run.network.states is None):
         raise ValueError(f"search: {search!r} needs a run with a proposal network (network='mlp' or 'cnn' in training)")
-    if search != "heat_bath" and (run.settings.undirected or run.settings.shared):
-        raise ValueError(f"search: undirected and shared structures need 'heat_bath', got {search!r}")
     least = run.settings.rollout + 1 if search in ("annealing", "learned", "combined") else 2
     if systems.steps < least:
         raise ValueError(f"data: expected at least {least} steps, got {systems.steps}")
@@ -172,21 +171,21 @@ def find(
     """What :func:`infer` finds, flat over the systems, which are in the run's units; arguments as there."""
     search = _checked_search(run, systems, search, chains)
     library, error, rollout = run.library, run.error_measure(), run.settings.rollout
+    coupling = Coupling(run.settings.undirected, run.settings.shared)
     if search == "annealing":
-        return metropolis_search(library, systems, error, rollout, seed, progress)
+        return metropolis_search(library, systems, error, rollout, seed, progress, coupling)
     tables = []
     if search != "heat_bath" and run.network is not None and run.network.states is not None:
-        tables.append(predict(run.network, systems))
+        tables.append(predict(run.network, systems).tied(systems.graph, coupling))
     if search == "network":
         return tables[0].found(systems)
     if search != "learned":
-        coupling = Coupling(run.settings.undirected, run.settings.shared)
         found = heat_bath_search(library, systems, error, None, seed, progress, coupling)
         if search == "heat_bath":
             return found
         tables.append(Table.of_probabilities(found.edge_probabilities, found.node_probabilities))
     table = tables[0] if len(tables) == 1 else tables[0].mixed(tables[1])
-    return chain_search(library, systems, error, rollout, table, chains, seed, progress)
+    return chain_search(library, systems, error, rollout, table, chains, seed, progress, coupling)
 
 
 def forecast(

@@ -82,6 +82,10 @@ class Origin:
             entity_names=self.entity_names[systems.numpy()][:, :entities],
         )
 
+    def without(self, entities: Sequence[int]) -> Origin:
+        """The same systems without some entities, the same ones of each."""
+        return dataclasses.replace(self, entity_names=np.delete(self.entity_names, list(entities), axis=1))
+
     def arrays(self) -> dict[str, Array]:
         """Plain arrays by the names of :data:`ORIGIN_KEYS`, ready for an ``.npz`` file."""
         return {

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from nri_fast import ops
+from nri_fast.couplings import UNTIED, Coupling
+from nri_fast.graph import MegaGraph
 from nri_fast.modules import ModuleLibrary
 from nri_fast.presence import compared_predictions
 from nri_fast.system_set import Batch
@@ -32,6 +34,9 @@ class Rollouts:
         Recorded steps, and steps that a roll-out takes between recorded states (R).
     error : ErrorMeasure
         How errors are measured.
+    coupling : Coupling
+        What structures obey; by default nothing. One that all systems share has energies of its own
+        (:class:`nri_fast.shared_rollouts.SharedRollouts`).
     """
 
     library: ModuleLibrary
@@ -40,6 +45,33 @@ class Rollouts:
     steps: int
     rollout: int
     error: ops.ErrorMeasure
+    coupling: Coupling = UNTIED
+
+    # Whether :meth:`run` is there.
+    runs_natively = True
+
+    @property
+    def graph(self) -> MegaGraph:
+        """Whose systems have a structure each."""
+        return self.batch.graph
+
+    @property
+    def names(self) -> Tensor:
+        """[structures] int64: name random draws."""
+        return self.batch.systems
+
+    @property
+    def reverse(self) -> Tensor | None:
+        """[edges] of :attr:`graph`: what edges change together with, if both directions of a pair have one type."""
+        return self.graph.reverse if self.coupling.undirected else None
+
+    def of_structures(self, edges: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Values of the batch's edges and entities, which obey the coupling, as values of :attr:`graph`."""
+        return edges, nodes
+
+    def of_systems(self, edges: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """The inverse of :meth:`of_structures`."""
+        return edges, nodes
 
     def energies(self, edge_types: Tensor, node_types: Tensor) -> Tensor:
         """[B] energies of flat types."""
@@ -160,15 +192,18 @@ class Rollouts:
         Systems whose energy is not finite take no part; where none is left the mean is NaN.
         """
         if energy is None:  # all of them are finite, as a rule: the gradient's own energies will do
-            everywhere = self.batch.states.new_ones(self.batch.graph.systems)
-            energy, gradient = self._gradient(edge_types, node_types, everywhere)
+            energy, gradient = self._gradient(edge_types, node_types, self._even_share())
             if bool(torch.isfinite(energy).all()):
                 return energy.mean(), gradient
-        _, gradient = self._gradient(edge_types, node_types, torch.isfinite(energy).to(energy.dtype))
+        _, gradient = self._gradient(edge_types, node_types, torch.isfinite(energy) * self._even_share())
         return finite_mean(energy), gradient
 
-    def _gradient(self, edge_types: Tensor, node_types: Tensor, taking_part: Tensor) -> tuple[Tensor, Tensor]:
-        """[B] energies and [P] the gradient of their sum over those that take part, over all systems' number."""
+    def _even_share(self) -> Tensor:
+        systems = self.batch.graph.systems
+        return self.batch.states.new_full((systems,), 1.0 / systems)
+
+    def _gradient(self, edge_types: Tensor, node_types: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        """[B] energies and [P] the gradient of their sum, each as far as its share [B] goes."""
         energy, gradient, _ = ops.rollout_gradient(
             self.library,
             self.parameters,
@@ -179,7 +214,7 @@ class Rollouts:
             self._varying(node_types),
             self.rollout,
             self.error,
-            taking_part / len(taking_part),
+            share,
             present=self.batch.present,
             step_scale=self.batch.step_scale,
         )

@@ -42,7 +42,7 @@ class Settings:
     undirected : bool
         Both directions of a pair have one type.
     shared : bool
-        All systems are recordings of one structure.
+        All systems are recordings of one structure. A Metropolis bounce judges it by a batch of them at a time.
     neighbours : int or None
         Candidate senders of an entity: that many nearest ones, by the mean distance through a recording; None: all.
         Others never interact with it: their edges are of the silent type 0.
@@ -198,8 +198,6 @@ class Settings:
                 raise ValueError(f"{name}: expected a number, at least 0, got {getattr(self, name)}")
         if self.bounce not in ("soft", "sampled", "metropolis"):
             raise ValueError(f"bounce: expected soft, sampled or metropolis, got {self.bounce!r}")
-        if self.bounce == "metropolis" and (self.undirected or self.shared):
-            raise ValueError("undirected, shared: expected with a heat bath, got bounce='metropolis'")
         if self.neighbours is not None and (not isinstance(self.neighbours, int) or self.neighbours < 1):
             raise ValueError(f"neighbours: expected a whole number, at least 1, or None, got {self.neighbours}")
         if self.radius is not None and not 0 < self.radius < float("inf"):

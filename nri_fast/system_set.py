@@ -17,7 +17,8 @@ from nri_fast.presence import compared_by_step, lengths, systems_with
 
 
 @lru_cache(maxsize=16)
-def _complete(systems: int, entities: int, device: torch.device) -> MegaGraph:
+def complete_graph(systems: int, entities: int, device: torch.device) -> MegaGraph:
+    """Equal systems in which everybody may act on everybody else; the same object for the same arguments."""
     return MegaGraph.complete(systems, entities, device)
 
 
@@ -117,7 +118,7 @@ class SystemSet:
         """
         check_tensor("states", states, (None,) * 4, FLOATS)
         systems, steps, entities, features = states.shape
-        graph = _complete(systems, entities, states.device)
+        graph = complete_graph(systems, entities, states.device)
         if present is None:
             return cls(graph, states.contiguous().flatten(), steps, features, None, step_scale)
         flags = present.to(states.device)
@@ -211,7 +212,7 @@ class SystemSet:
         ids = to_device(chosen, graph.device)
         scale = None if self.step_scale is None else self.step_scale[ids]
         if graph.entities is not None:
-            part = _complete(len(ids), graph.entities, graph.device)
+            part = complete_graph(len(ids), graph.entities, graph.device)
             states = self.states.view(graph.systems, -1)[ids].flatten()
             n = graph.entities
             flags = None if self.present is None else self.present.view(graph.systems, -1)[ids].flatten()

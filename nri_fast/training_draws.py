@@ -90,7 +90,7 @@ class TrainingDraws:
         edges = generator.integers(self.settings.edge_types, size=graph.edges, dtype=np.uint8)
         nodes = generator.integers(self.settings.node_types, size=graph.nodes, dtype=np.uint8)
         edge_types, node_types = (torch.from_numpy(types).to(graph.device) for types in (edges, nodes))
-        return coupling.applied(graph, edge_types), node_types
+        return coupling.applied(graph, edge_types), coupling.applied_to_entities(graph, node_types)
 
     def _generator(self, purpose: int, number: int) -> np.random.Generator:
         return _generator(self.seed, purpose, number)

@@ -198,11 +198,6 @@ def test_unknown_presets_name_the_known_ones():
         nf.train(data_of(torch.randn(2, 3, N, D)), preset="spring")
 
 
-def test_sharing_needs_settings_that_can_share():
-    with pytest.raises(ValueError, match=r"undirected, shared: .*'metropolis'"):
-        small_settings(bounce="metropolis", shared=True)
-
-
 # ---- folders ----
 
 

@@ -327,9 +327,7 @@ def test_roll_out_energies_with_heat_bath_proposals_are_sampled():
     rollouts, energy = boltzmann_case(torch.device("cpu"), 1500)
     graph = rollouts.batch.graph
     types = Structures.zeros(graph, rollouts.library.edge_types)
-    table = heat_bath_table(
-        rollouts.library, rollouts.parameters, rollouts.batch, STEPS, rollouts.error, types.edge_types, types.node_types
-    )
+    table = heat_bath_table(rollouts, types.edge_types, types.node_types)
     table.edge = table.edge**10 / (table.edge**10).sum(-1, keepdim=True)  # surer than modules without training are
     proposer = TableProposer(graph, table, "node")
     assert chain_against_enumeration(rollouts, energy, proposer, 80) < 5
@@ -343,7 +341,7 @@ def test_a_structure_encoder_in_turn_with_a_state_encoder_is_sampled():
     with torch.no_grad():  # far from even-handed
         network.structures.rounds.edge_logits.bias.copy_(torch.tensor([1.5, -0.5]))
         network.states.rounds.edge_logits.bias.copy_(torch.tensor([-0.5, 1.5]))
-    table = network.state_table(batch.states, batch.graph, STEPS)
+    table = network.state_table(batch, STEPS)
     for kind in ("edge", "node"):
         proposer = InTurn((TableProposer(batch.graph, table, kind), StructureProposer(batch.graph, network, kind)))
         assert chain_against_enumeration(rollouts, energy, proposer, 80) < 5

@@ -45,6 +45,18 @@ RUNS = {
     "metropolis, the authors'": dataclasses.replace(
         SMALL, bounce="metropolis", robust=False, scaled=False, rate_rule="plateau", temperature_rule="residuals"
     ),
+    "undirected metropolis, network": dataclasses.replace(
+        SMALL,
+        bounce="metropolis",
+        undirected=True,
+        network="mlp+structure",
+        network_hidden=5,
+        proposal="node",
+        proposal_source="both",
+    ),
+    "shared metropolis": dataclasses.replace(
+        SMALL, bounce="metropolis", robust=False, shared=True, temperature_rule="residuals"
+    ),
     "two node types": dataclasses.replace(SMALL, edge_types=3, node_types=2),
     "undirected, small blocks": dataclasses.replace(SMALL, block=4, undirected=True, node_types=2),
     "a first step apart": dataclasses.replace(SMALL, polish_first_share=0.5, polish_positions=True),

@@ -22,7 +22,7 @@ from nri_fast.unseen.scene import Guesses, Scene, ranked
 NAMES = ("x", "y", "vx", "vy")
 DT, PULL = 0.15, 0.25
 STEPS, ENTITIES = 26, 4
-FIELDS = [field.name for field in dataclasses.fields(Unseen)]
+FIELDS = [field.name for field in dataclasses.fields(Unseen) if field.default is dataclasses.MISSING]
 
 
 def spring_library() -> nf.ModuleLibrary:

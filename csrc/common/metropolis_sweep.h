@@ -24,7 +24,8 @@ NRI_HOST_DEVICE double propose_in_place(const MetropolisRun<T>& run, int64_t swe
   const DrawView draws = draws_of(run, sweep, chain);
   const ProposalSource& source = run.proposal[draws.step % run.proposals];
   if (source.random) {
-    change_at_random(graph, draws, source.table.edge_types, source.table.node_types, system, edge_types, node_types);
+    change_at_random(graph, draws, source.table.reverse, source.table.edge_types, source.table.node_types, system,
+                     edge_types, node_types);
     return 0.0;
   }
   TableProposal proposal(graph, draws, source.table, system, edge_types, node_types);

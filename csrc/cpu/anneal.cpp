@@ -87,7 +87,7 @@ void softmax_rows(const T* scores, int64_t rows, double temperature, T* weights,
 
 }  // namespace
 
-void metropolis_propose(const GraphView& graph, const DrawView& draws, int64_t edge_types_count,
+void metropolis_propose(const GraphView& graph, const DrawView& draws, const int64_t* reverse, int64_t edge_types_count,
                         int64_t node_types_count, const uint8_t* edge_types, const uint8_t* node_types,
                         uint8_t* proposed_edge_types, uint8_t* proposed_node_types, const Execution& execution) {
   const bool has_nodes = node_types && proposed_node_types;
@@ -97,7 +97,7 @@ void metropolis_propose(const GraphView& graph, const DrawView& draws, int64_t e
       const Range edges = edges_of(graph, b);
       copy_range(edge_types, edges, proposed_edge_types);
       if (has_nodes) copy_range(node_types, nodes, proposed_node_types);
-      change_at_random(graph, draws, edge_types_count, node_types_count, b, proposed_edge_types,
+      change_at_random(graph, draws, reverse, edge_types_count, node_types_count, b, proposed_edge_types,
                        has_nodes ? proposed_node_types : nullptr);
     }
   });

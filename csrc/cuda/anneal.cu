@@ -12,11 +12,12 @@ constexpr double kLargest = 1.7976931348623157e308;
 
 __device__ inline bool is_finite(double value) { return fabs(value) <= kLargest; }
 
-__global__ void propose_kernel(int64_t systems, GraphView graph, DrawView draws, int64_t edge_types_count,
-                               int64_t node_types_count, uint8_t* edge_types, uint8_t* node_types) {
+__global__ void propose_kernel(int64_t systems, GraphView graph, DrawView draws, const int64_t* reverse,
+                               int64_t edge_types_count, int64_t node_types_count, uint8_t* edge_types,
+                               uint8_t* node_types) {
   const int64_t system = global_index();
   if (system >= systems) return;
-  change_at_random(graph, draws, edge_types_count, node_types_count, system, edge_types, node_types);
+  change_at_random(graph, draws, reverse, edge_types_count, node_types_count, system, edge_types, node_types);
 }
 
 // One block a system: every thread comes to the same decision, then they copy side by side.
@@ -141,13 +142,13 @@ __global__ void responsibilities_kernel(int64_t receivers, const int64_t* row_of
 
 }  // namespace
 
-void metropolis_propose(const GraphView& graph, const DrawView& draws, int64_t edge_types_count,
+void metropolis_propose(const GraphView& graph, const DrawView& draws, const int64_t* reverse, int64_t edge_types_count,
                         int64_t node_types_count, const uint8_t* edge_types, const uint8_t* node_types,
                         uint8_t* proposed_edge_types, uint8_t* proposed_node_types, const Execution& execution) {
   copy_values(proposed_edge_types, edge_types, graph.edges, execution);
   copy_values(proposed_node_types, node_types, graph.nodes, execution);
-  launch_elements("metropolis_propose", propose_kernel, graph.systems, execution, graph, draws, edge_types_count,
-                  node_types_count, proposed_edge_types, proposed_node_types);
+  launch_elements("metropolis_propose", propose_kernel, graph.systems, execution, graph, draws, reverse,
+                  edge_types_count, node_types_count, proposed_edge_types, proposed_node_types);
 }
 
 #define NRI_DEFINE(T)                                                                                                  \

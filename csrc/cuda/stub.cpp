@@ -31,8 +31,8 @@ std::string device_problem() { return kProblem; }
 
 void simulate(const SimulateProblem&, double*, uint8_t*, uint8_t*, const Execution&) { not_built(); }
 
-void metropolis_propose(const GraphView&, const DrawView&, int64_t, int64_t, const uint8_t*, const uint8_t*, uint8_t*,
-                        uint8_t*, const Execution&) {
+void metropolis_propose(const GraphView&, const DrawView&, const int64_t*, int64_t, int64_t, const uint8_t*,
+                        const uint8_t*, uint8_t*, uint8_t*, const Execution&) {
   not_built();
 }
 

@@ -19,6 +19,8 @@ enum MetropolisCount : int { kProposed = 0, kAccepted = 1, kAcceptedWorsening = 
 // metropolis_propose: for every system, one random edge gets a random other type, or one random entity does: the place
 // is uniform over the system's edges (when edge_types_count > 1) and entities (when node_types_count > 1) together, the
 // new type uniform over the others. A system with no place to change keeps its structure.
+//   reverse [E], or null: where it is given, both directions of a pair are one place and change together, from the type
+//   of the later edge (common/tied_edges.h).
 //   edge_types [E], node_types [V] -> proposed_edge_types [E], proposed_node_types [V] (overwritten; node arrays may be
 //   null when node_types_count == 1).
 //
@@ -49,10 +51,11 @@ enum MetropolisCount : int { kProposed = 0, kAccepted = 1, kAcceptedWorsening = 
   void responsibilities(int64_t receivers, const int64_t* row_offset, int64_t group, const T* scores,                  \
                         const double* temperature, T* weights, const Execution& execution);
 
-#define NRI_DECLARE_PROPOSE                                                                               \
-  void metropolis_propose(const GraphView& graph, const DrawView& draws, int64_t edge_types_count,        \
-                          int64_t node_types_count, const uint8_t* edge_types, const uint8_t* node_types, \
-                          uint8_t* proposed_edge_types, uint8_t* proposed_node_types, const Execution& execution);
+#define NRI_DECLARE_PROPOSE                                                                                      \
+  void metropolis_propose(const GraphView& graph, const DrawView& draws, const int64_t* reverse,                 \
+                          int64_t edge_types_count, int64_t node_types_count, const uint8_t* edge_types,         \
+                          const uint8_t* node_types, uint8_t* proposed_edge_types, uint8_t* proposed_node_types, \
+                          const Execution& execution);
 
 namespace cpu {
 NRI_DECLARE_PROPOSE

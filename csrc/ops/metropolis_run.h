@@ -20,7 +20,7 @@ constexpr int64_t kMostProposals = 4;
 
 // Where the proposals of a step come from.
 struct ProposalSource {
-  bool random;          // a random change, as metropolis_propose makes it: of the table only the counts are read
+  bool random;  // a random change, as metropolis_propose makes it: of the table only counts and `reverse` are read
   ProposalKind kind;    // otherwise, of propose_from_table
   ProposalTable table;  // its counts of types are the library's
 };

@@ -12,6 +12,9 @@ namespace nri {
 //   node:   an entity, drawn uniformly; all its incoming edges, and its own type, are redrawn from their probabilities
 //   flip:   as node, but with current types left out: everything drawn changes
 //   system: every edge and every entity of the system is redrawn from its probabilities
+// Where both directions of a pair are tied to one type (`reverse`), the pair takes an edge's place: the later of the
+// two edges gives its row of probabilities, its type and its leave to change (common/tied_edges.h). `node` and `flip`
+// then redraw all pairs of the entity.
 enum class ProposalKind : int32_t { edge = 0, node = 1, flip = 2, system = 3 };
 
 struct ProposalTable {
@@ -20,6 +23,7 @@ struct ProposalTable {
   const double* edge_probability;  // [E, K]
   const double* node_probability;  // [V, M], or null where node_types == 1
   const uint8_t* may_change;       // [E] edges with 0 keep their types; null: all may change
+  const int64_t* reverse;          // [E] the edge the other way round, or -1: tied to one type; null: none is tied
 };
 
 // propose_from_table: one proposal for every system.

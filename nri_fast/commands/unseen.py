@@ -34,7 +34,7 @@ class Unseen(Chosen):
     out: Path
     """Folder for arrays, picture and figures: new or empty, unless --resume."""
     hidden: int = 1
-    """How many entities of every system are missing from the recordings."""
+    """How many entities of every system are missing from the recordings, which may differ in size and have holes."""
     hide: Annotated[tuple[int, ...], tyro.conf.arg(metavar="[ENTITY ...]")] = ()
     """Entities to hide, by number (0 is the first), in recordings that have them all; replaces --hidden."""
     systems: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(otherwise: all)")] = None
@@ -106,6 +106,9 @@ def _arrays(run: Run, found: Found) -> bytes:
         "energy": found.energy.numpy(),
         "deviation": found.deviation.numpy(),
     }
+    for name, values in (("sizes", found.sizes), ("frames", found.frames)):
+        if values is not None:
+            arrays[name] = values.numpy()
     content = io.BytesIO()
     np.savez(content, **arrays)
     return content.getvalue()
@@ -125,10 +128,14 @@ def _picture(
     true, edges = None, None
     if truth is not None:
         true = run.normalisation.apply(truth.states[some], torch.float64)
+        if truth.present is not None:
+            true = torch.where(truth.present[some, ..., None], true, torch.nan)
         if truth.edges is not None and figures is not None:
             adjacency, edges = plot.relabel(adjacency, figures["relabelling"]), truth.edges[some]
-    states = run.states(seen)[some].cpu()
-    figure = plot.unseen(states, found.path[some], adjacency, true, edges, probability, seen.feature_names)
+    states = run.padded_states(seen)[some].cpu()
+    states = torch.where(seen.there[some, ..., None], states, torch.nan)
+    sizes = None if found.sizes is None else found.sizes[some]
+    figure = plot.unseen(states, found.path[some], adjacency, true, edges, probability, seen.feature_names, sizes=sizes)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
     return content.getvalue()
@@ -146,6 +153,8 @@ found.npz, for S systems of T steps, N entities (the H unseen ones last), D feat
   probability  [S, N, N, K] float32  of each type
   energy       [S] float32           mean squared error of the seen entities, normalised units squared
   deviation    [S, H] float32        expected root mean square error of a path, normalised units
+  sizes        [S] int64             where systems differ in size: entities of each; unseen ones come right behind seen
+  frames       [S, 2] int64          where states are absent: the first frame looked at, and the one after the last
 
 examples:
   nri-fast unseen runs/springs data --hide 4 --systems 50 --out found

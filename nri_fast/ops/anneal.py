@@ -22,8 +22,12 @@ def metropolis_propose(
     node_types_count: int,
     edge_types: Tensor,
     node_types: Tensor | None = None,
+    reverse: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Copies of the types with one random edge or entity of every system changed. See ``csrc/ops/anneal.h``."""
+    """Copies of the types with one random edge or entity of every system changed.
+
+    With ``reverse`` (:attr:`MegaGraph.reverse`) both directions of a pair change together. See ``csrc/ops/anneal.h``.
+    """
     proposed_edges = torch.empty_like(edge_types)
     proposed_nodes = None if node_types is None else torch.empty_like(node_types)
     _core.metropolis_propose(
@@ -32,6 +36,7 @@ def metropolis_propose(
         draws.seed,
         draws.step,
         address(draws.system_ids),
+        address(reverse),
         edge_types_count,
         node_types_count,
         address(edge_types),
@@ -89,11 +94,13 @@ def propose_from_table(
     edge_types: Tensor,
     node_types: Tensor | None = None,
     may_change: Tensor | None = None,
+    reverse: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Copies of the types with one proposal of ``kind`` (:data:`PROPOSALS`) a system, and its log ratio [systems].
 
     ``edge_probability`` is [edges, K] float64, ``node_probability`` [nodes, M] float64 or None for one node type,
-    ``may_change`` [edges] uint8 or None. See ``csrc/ops/propose_from_table.h``.
+    ``may_change`` [edges] uint8 or None. With ``reverse`` (:attr:`MegaGraph.reverse`) both directions of a pair change
+    together. See ``csrc/ops/propose_from_table.h``.
     """
     proposed_edges = torch.empty_like(edge_types)
     proposed_nodes = None if node_types is None else torch.empty_like(node_types)
@@ -110,6 +117,7 @@ def propose_from_table(
         address(edge_probability),
         address(node_probability),
         address(may_change),
+        address(reverse),
         address(edge_types),
         address(node_types),
         address(proposed_edges),

@@ -32,6 +32,8 @@ class ProposalSource:
         How many types there are.
     edge_probability, node_probability : Tensor or None
         [edges, K], [nodes, M] float64, as :func:`propose_from_table` takes them.
+    reverse : Tensor or None
+        [edges]: both directions of a pair change together (:attr:`MegaGraph.reverse`); None: each on its own.
     """
 
     kind: str | None
@@ -39,6 +41,7 @@ class ProposalSource:
     node_types: int
     edge_probability: Tensor | None = None
     node_probability: Tensor | None = None
+    reverse: Tensor | None = None
 
     @property
     def native(self) -> _core.ProposalSource:
@@ -49,6 +52,7 @@ class ProposalSource:
             1 if self.kind is not None and self.node_probability is None else self.node_types,
             address(self.edge_probability),
             address(self.node_probability),
+            address(self.reverse),
         )
 
 

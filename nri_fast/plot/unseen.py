@@ -27,6 +27,7 @@ def unseen(
     feature_names: Sequence[str] = ("x", "y", "vx", "vy"),
     silent: int | None = None,
     titles: Sequence[str] | None = None,
+    sizes: ArrayLike | None = None,
 ) -> Figure:
     """Recorded paths of the seen entities, found paths of the unseen ones, and the graph of all below them.
 
@@ -35,7 +36,7 @@ def unseen(
     Parameters
     ----------
     seen : float array or tensor, [systems, steps, N - H, D]
-        Recorded, in normalised units.
+        Recorded, in normalised units; NaN where nothing is.
     found : float array or tensor, [systems, steps, H, D]
         Unseen entities as :func:`nri_fast.find_unseen` found them.
     adjacency : integer array or tensor, [systems, N, N]
@@ -50,6 +51,8 @@ def unseen(
     silent : int, optional
         A type that means "no interaction": drawn in thin grey.
     titles : sequence of str, [systems], optional
+    sizes : integer array or tensor, [systems], optional
+        Entities of each system, the unseen ones included and right behind its seen ones. N in all, if not given.
 
     Returns
     -------
@@ -77,15 +80,21 @@ def unseen(
     axes = figure.subplots(2, systems, squeeze=False, height_ratios=(1.15, 1))
     plane = "x" in feature_names and "y" in feature_names
     places = [feature_names.index("x"), feature_names.index("y")] if plane else [0]
-    for s in range(systems):
+    every = np.full(systems, size) if sizes is None else as_array(sizes)
+    for s, own in enumerate(every.tolist()):
+        known, pairs = own - found.shape[2], (slice(own), slice(own))
         _draw_paths(
-            axes[0, s], seen[s][..., places], found[s][..., places], None if true is None else true[s][..., places]
+            axes[0, s],
+            seen[s][:, :known][..., places],
+            found[s][..., places],
+            None if true is None else true[s][..., places],
         )
         axes[0, s].set_title(f"system {s}" if titles is None else titles[s], **TEXT)
         axes[0, s].set_xlabel("x (normalised units)" if plane else "step", **TEXT)
-        draw_graph(axes[1, s], adjacency[s], strength[s], None if right is None else adjacency[s] != right[s], silent)
-        for entity in range(entities, size):
-            angle = np.pi / 2 - 2 * np.pi * entity / size
+        wrong = None if right is None else (adjacency[s] != right[s])[pairs]
+        draw_graph(axes[1, s], adjacency[s][pairs], strength[s][pairs], wrong, silent)
+        for entity in range(known, own):
+            angle = np.pi / 2 - 2 * np.pi * entity / own
             axes[1, s].plot(np.cos(angle), np.sin(angle), "o", ms=19, mfc="none", mec=HIDDEN_COLOUR, mew=1.8, zorder=3)
     axes[0, 0].set_ylabel("y (normalised units)" if plane else f"{feature_names[0]} (normalised units)", **TEXT)
     figure.legend(
@@ -106,9 +115,11 @@ def _draw_paths(axes: Axes, seen: Array, found: Array, true: Array | None) -> No
         if true is not None:
             _draw(axes, true[:, entity], color=TRUE_COLOUR, lw=6, alpha=0.6, solid_capstyle="round")
         _draw(axes, found[:, entity], color=HIDDEN_COLOUR, lw=1.6, ls=(0, (3, 1.2)))
-        _draw(axes, found[:1, entity], color=HIDDEN_COLOUR, marker="o", ms=6, mec="white", ls="")
+        start, place = np.full_like(found[:, entity], np.nan), np.isfinite(found[:, entity]).all(-1).argmax()
+        start[place] = found[place, entity]
+        _draw(axes, start, color=HIDDEN_COLOUR, marker="o", ms=6, mec="white", ls="")
     shown = np.concatenate([seen, *([] if true is None else [true])], axis=1).reshape(-1, seen.shape[-1])
-    low, high = shown.min(0), shown.max(0)
+    low, high = np.nanmin(shown, 0), np.nanmax(shown, 0)
     half, centre = 0.62 * max(float((high - low).max()), 1e-9), (low + high) / 2
     axes.set_ylim(centre[-1] - half, centre[-1] + half)
     if seen.shape[-1] == 2:

@@ -6,12 +6,15 @@ import torch
 from torch import Tensor
 
 from nri_fast import ops
+from nri_fast.couplings import UNTIED, Coupling
+from nri_fast.found import Found
 from nri_fast.modules import ModuleLibrary
 from nri_fast.proposals.chains import Chains
 from nri_fast.proposals.network import Table
 from nri_fast.proposals.proposers import InTurn, Proposer, RandomProposer, TableProposer
 from nri_fast.rollouts import Rollouts
-from nri_fast.search import Descent, Found, batches
+from nri_fast.search import Descent, batches, places_of
+from nri_fast.shared_rollouts import tied_rollouts
 from nri_fast.system_set import SystemSet
 
 SWEEPS = 3  # proposals for every place that can change, for each chain
@@ -29,6 +32,7 @@ def chain_search(
     chains: int = 1,
     seed: int = 0,
     progress: bool = False,
+    coupling: Coupling = UNTIED,
 ) -> Found:
     """Chains from the likeliest structures of a table, with proposals from the table and random ones in turn.
 
@@ -56,30 +60,32 @@ def chain_search(
         Names the random draws.
     progress : bool
         Show a progress bar.
+    coupling : Coupling, optional
+        What structures obey, the table included (:meth:`Table.tied`); nothing if not given.
     """
     if chains < 1:
         raise ValueError(f"chains: expected at least 1, got {chains}")
     found = Found.empty(library, systems)
     with ops.one_torch_thread(), torch.no_grad():
         parameters = library.flat_parameters()
-        for batch in batches(library, systems, progress):
-            rollouts = Rollouts(library, parameters, batch, systems.steps, rollout, error)
-            best = _best(rollouts, guess.of(batch), chains, seed)
+        for batch in batches(library, systems, progress, coupling.shared):
+            rollouts = tied_rollouts(library, parameters, batch, systems.steps, rollout, error, coupling)
+            best = _best(rollouts, guess.of(batch).of_structures(rollouts), chains, seed)
             end = Descent(rollouts, seed, *best)
             end.descend()
-            found.put(batch, *end.conditionals(), end.edge_types, end.node_types)
+            end.put(found)
     return found
 
 
 def _best(rollouts: Rollouts, table: Table, chains: int, seed: int) -> tuple[Tensor, Tensor]:
-    graph, library = rollouts.batch.graph, rollouts.library
+    graph, library, reverse = rollouts.graph, rollouts.library, rollouts.reverse
     edges, nodes = table.likeliest()
     nodes = nodes if library.node_types > 1 else torch.zeros(graph.nodes, dtype=torch.uint8, device=graph.device)
     proposer: Proposer = InTurn(
         (
-            TableProposer(graph, table, "node"),
-            TableProposer(graph, table, "edge"),
-            RandomProposer(graph, library.edge_types, library.node_types),
+            TableProposer(graph, table, "node", reverse),
+            TableProposer(graph, table, "edge", reverse),
+            RandomProposer(graph, library.edge_types, library.node_types, reverse),
         )
     )
     unit = None
@@ -89,9 +95,7 @@ def _best(rollouts: Rollouts, table: Table, chains: int, seed: int) -> tuple[Ten
             min=torch.finfo(start.dtype).tiny
         )
     side_by_side = Chains(rollouts, proposer, edges.expand(chains, -1), nodes.expand(chains, -1), seed, unit)
-    # The batch's systems have the same numbers of edges and entities.
-    places = graph.edges // graph.systems + (graph.nodes // graph.systems if library.node_types > 1 else 0)
-    steps = SWEEPS * max(1, places)
+    steps = SWEEPS * places_of(rollouts)
     coldest = [FIRST_TEMPERATURE * COOLING ** (step / steps) for step in range(steps)]
     side_by_side.run(0, [[cold * RUNG**c for c in range(chains)] for cold in coldest])
     return side_by_side.best_edge_types, side_by_side.best_node_types

@@ -22,11 +22,11 @@ class Chains:
     Parameters
     ----------
     rollouts : Rollouts
-        Gives energies.
+        Gives energies, and says what structures obey.
     proposer : Proposer
         Gives proposals; a chain samples only while it stays the same.
     edge_types, node_types : Tensor
-        [chains, batch edges], [chains, batch nodes] uint8: where the chains start. Copied.
+        [chains, edges], [chains, nodes] uint8 of the roll-outs' graph: where the chains start. Copied.
     seed : int
         Names the random draws.
     unit : Tensor, optional
@@ -56,7 +56,7 @@ class Chains:
         unit: Tensor | None = None,
         hastings: bool = True,
     ) -> None:
-        graph = rollouts.batch.graph
+        graph = rollouts.graph
         chains = edge_types.shape[0]
         if edge_types.shape != (chains, graph.edges) or node_types.shape != (chains, graph.nodes) or chains < 1:
             raise ValueError(
@@ -94,7 +94,7 @@ class Chains:
         energy = self._energies(torch.stack([p[0] for p in proposals]), torch.stack([p[1] for p in proposals]))
         for c, ((edges, nodes, log_ratio), temperature) in enumerate(zip(proposals, temperatures, strict=True)):
             ops.metropolis_decide(
-                self.rollouts.batch.graph,
+                self.rollouts.graph,
                 self._draws(number, c),
                 self.energy.new_full((1,), temperature),
                 energy[c],
@@ -111,7 +111,7 @@ class Chains:
     def run(self, number: int, temperatures: Sequence[Sequence[float]]) -> None:
         """:meth:`step` and :meth:`exchange` again and again, with the bits that they would give one by one.
 
-        Where no network is asked between proposals it is a single call of the kernels.
+        Where no network is asked between proposals, and no structure is shared, it is a single call of the kernels.
 
         Parameters
         ----------
@@ -120,7 +120,7 @@ class Chains:
         temperatures : sequence of sequences of float
             [steps, chains], positive.
         """
-        sources = self.proposer.sources()
+        sources = self.proposer.sources() if self.rollouts.runs_natively else None
         table = torch.tensor(temperatures, dtype=torch.float64).reshape(-1, len(self))
         if sources is None or not bool((table > 0).all()):
             for step, row in enumerate(temperatures):
@@ -155,7 +155,7 @@ class Chains:
         Pairs (0, 1), (2, 3), ... at even steps, the others at odd ones. Source: Swendsen and Wang (1986), Geyer (1991).
         An energy that is not finite is never swapped. Temperatures must be positive.
         """
-        graph = self.rollouts.batch.graph
+        graph = self.rollouts.graph
         nothing = torch.zeros(graph.edges, dtype=torch.uint8, device=graph.device)
         for a in range(number % 2, len(self) - 1, 2):
             b = a + 1
@@ -172,7 +172,7 @@ class Chains:
             self.exchanged[a] += swap.sum()
 
     def _swap(self, a: int, b: int, swap: Tensor) -> None:
-        graph = self.rollouts.batch.graph
+        graph = self.rollouts.graph
         of_node = torch.repeat_interleave(swap, graph.node_offset.diff())
         for values, chosen in (
             (self.energy, swap),
@@ -184,14 +184,14 @@ class Chains:
             values[b] = torch.where(chosen, first, second)
 
     def _draws(self, number: int, place: int) -> ops.Draws:
-        return ops.Draws(self.seed, number * 2 * len(self) + place, self.rollouts.batch.systems)
+        return ops.Draws(self.seed, number * 2 * len(self) + place, self.rollouts.names)
 
     def _energies(self, edge_types: Tensor, node_types: Tensor) -> Tensor:
         energy = self.rollouts.energies_of_several(edge_types, node_types)
         return energy if self.unit is None else energy / self.unit
 
     def _keep_best(self) -> None:
-        graph = self.rollouts.batch.graph
+        graph = self.rollouts.graph
         for c in range(len(self)):
             better = (self.energy[c] < self.best_energy) | (self.best_energy.isnan() & ~self.energy[c].isnan())
             of_node = torch.repeat_interleave(better, graph.node_offset.diff())

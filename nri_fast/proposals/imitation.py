@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nri_fast import ops
+from nri_fast.graph import MegaGraph
+from nri_fast.proposals.encoders import StateEncoder
 from nri_fast.proposals.network import ProposalNetwork
+from nri_fast.proposals.seen_part import seen_part
 from nri_fast.settings import NetworkOptimiser
 from nri_fast.system_set import Batch
 
@@ -132,6 +135,8 @@ class Imitation:
         SGD has momentum 0.9 (the authors').
     seed : int
         Names dropout, blurred edges and fresh weights.
+    undirected : bool
+        Both directions of a pair have one type, so both are blurred: the one would give the other away.
 
     Notes
     -----
@@ -140,13 +145,18 @@ class Imitation:
     """
 
     def __init__(
-        self, network: ProposalNetwork, rate: float, optimiser: NetworkOptimiser = "adam", seed: int = 0
+        self,
+        network: ProposalNetwork,
+        rate: float,
+        optimiser: NetworkOptimiser = "adam",
+        seed: int = 0,
+        undirected: bool = False,
     ) -> None:
         if not 0 < rate < float("inf"):
             raise ValueError(f"rate: expected a positive number, got {rate}")
         if optimiser not in ("adam", "sgd"):
             raise ValueError(f"optimiser: expected adam or sgd, got {optimiser!r}")
-        self.network, self.rate, self.kind, self.seed = network, rate, optimiser, seed
+        self.network, self.rate, self.kind, self.seed, self.undirected = network, rate, optimiser, seed, undirected
         self._parts: dict[str, _Part] = {}
         for name in ("states", "structures"):
             encoder = getattr(network, name)
@@ -184,7 +194,7 @@ class Imitation:
         number: int,
         rate: float | None = None,
     ) -> None:
-        """One gradient step of every encoder on a batch.
+        """One gradient step of every encoder on a batch; on the entities that are there, where some are absent.
 
         Parameters
         ----------
@@ -202,16 +212,20 @@ class Imitation:
         generator = torch.Generator().manual_seed(_mixed(self.seed, number))
         self.network.name_randomness(generator)
         self.network.train()
+        seen = seen_part(batch, steps)
+        batch, edge_types, node_types = seen.batch, edge_types[seen.edges], node_types[seen.nodes]
         graph = batch.graph
         for name, part in self._parts.items():
             for group in part.optimiser.param_groups:
                 group["lr"] = self.rate if rate is None else rate
             asked: Tensor | None = None
             if name == "states":
-                edge, node = part.encoder(batch.states, graph, steps)
+                assert isinstance(part.encoder, StateEncoder)
+                edge, node = part.encoder(batch.states, graph, steps, batch.present)
+                asked = part.encoder.told(graph, steps, batch.present)
             else:
                 draws = ops.Draws(self.seed, number, batch.systems)
-                asked = ops.blur(graph, draws, BLURRED, whole_entity=number % 2 == 1)
+                asked = blurred_edges(graph, draws, number % 2 == 1, graph.reverse if self.undirected else None)
                 edge, node = part.encoder(edge_types, asked, graph)
             self._learn(part, edge, node, edge_types, node_types, asked)
             self._look(name, part)
@@ -291,6 +305,21 @@ class Imitation:
                 state.setdefault(int(i), {})[slot] = value
             groups = part.optimiser.state_dict()["param_groups"]
             part.optimiser.load_state_dict({"state": state, "param_groups": groups})
+
+
+def blurred_edges(graph: MegaGraph, draws: ops.Draws, whole_entity: bool, reverse: Tensor | None) -> Tensor:
+    """[E] uint8: the edges that a structure encoder must guess, with their reverses where these have the same types.
+
+    A share of the edges (of the pairs), or all edges into one entity of every system.
+    """
+    blurred = ops.blur(graph, draws, BLURRED, whole_entity)
+    if reverse is None:
+        return blurred
+    other = torch.where(reverse >= 0, blurred[reverse.clamp(min=0)], blurred)
+    if whole_entity:
+        return blurred | other
+    later = reverse > torch.arange(graph.edges, device=graph.device)
+    return torch.where(later, other, blurred)
 
 
 def fresh_weights(module: nn.Module, seed: int) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
+from nri_fast.couplings import Coupling
+from nri_fast.found import Found
 from nri_fast.graph import MegaGraph
 from nri_fast.proposals.encoders import CnnStateEncoder, MlpStateEncoder, StructureEncoder
 from nri_fast.proposals.layers import Dropout
-from nri_fast.search import Found
+from nri_fast.proposals.seen_part import seen_part
+from nri_fast.rollouts import Rollouts
 from nri_fast.settings import NetworkKind
 from nri_fast.system_set import Batch, SystemSet
+from nri_fast.undirected import agree
 
 FLOOR = 0.001  # share of the uniform distribution in every table: a chain that is to sample must reach everything
 GRID = 2.0**-12  # logits at meta-test are rounded to multiples of this
@@ -57,6 +61,27 @@ class Table:
         node = None if self.node is None else self.node[batch.nodes].contiguous()
         return Table(self.edge[batch.edges].contiguous(), node)
 
+    def agreed(self, graph: MegaGraph) -> Table:
+        """The same for both directions of a pair: the mean of the two."""
+        return Table(agree(graph, self.edge).contiguous(), self.node)
+
+    def tied(self, graph: MegaGraph, coupling: Coupling) -> Table:
+        """A table of all systems of a graph that obeys a coupling.
+
+        Recordings of one structure have normalised geometric means: what is likeliest by them is so by the recordings'
+        product too, but they are no surer than one recording is.
+        """
+        table = self.agreed(graph) if coupling.undirected else self
+        if not coupling.shared:
+            return table
+        node = None if table.node is None else coupling.scores(graph, table.node.log()).softmax(-1)
+        return Table(coupling.scores(graph, table.edge.log()).softmax(-1), node)
+
+    def of_structures(self, rollouts: Rollouts) -> Table:
+        """A batch's table, which obeys the coupling, as roll-outs take structures."""
+        edge, node = rollouts.of_structures(self.edge, self.edge[:0] if self.node is None else self.node)
+        return Table(edge, None if self.node is None else node)
+
     def found(self, systems: SystemSet) -> Found:
         """The likeliest structures and their probabilities as a search result."""
         none = self.edge.new_ones(systems.graph.nodes, 1)
@@ -93,6 +118,9 @@ class ProposalNetwork(nn.Module):
         Share of units left out while training.
     change_scale : Tensor, optional
         [D] standard deviation of one step's change; ones if not given (a saved network brings its own).
+    masked : bool
+        For recordings with holes: state encoders are told what is missing. Others take them too, as if nothing happened
+        there.
 
     Attributes
     ----------
@@ -115,6 +143,7 @@ class ProposalNetwork(nn.Module):
         hidden: int = 128,
         dropout: float = 0.0,
         change_scale: Tensor | None = None,
+        masked: bool = False,
     ) -> None:
         super().__init__()
         if kind not in get_args(NetworkKind)[1:]:
@@ -135,13 +164,14 @@ class ProposalNetwork(nn.Module):
             "steps": steps,
             "hidden": hidden,
             "dropout": dropout,
+            "masked": masked,
         }
         scale = torch.ones(features) if change_scale is None else change_scale
         self.states: MlpStateEncoder | CnnStateEncoder | None = None
         if kind.startswith("mlp"):
-            self.states = MlpStateEncoder(scale, steps, edge_types, node_types, hidden, dropout)
+            self.states = MlpStateEncoder(scale, steps, edge_types, node_types, hidden, dropout, masked)
         elif kind.startswith("cnn"):
-            self.states = CnnStateEncoder(scale, edge_types, node_types, hidden, dropout)
+            self.states = CnnStateEncoder(scale, edge_types, node_types, hidden, dropout, masked)
         self.structures = (
             StructureEncoder(edge_types, node_types, hidden, dropout) if kind.endswith("structure") else None
         )
@@ -159,13 +189,18 @@ class ProposalNetwork(nn.Module):
             if isinstance(module, Dropout):
                 module.generator = generator
 
-    def state_table(self, states: Tensor, graph: MegaGraph, steps: int) -> Table:
-        """What the state encoder proposes for a batch, in the network's own precision, with gradients off."""
+    def state_logits(self, batch: Batch, steps: int) -> tuple[Tensor, Tensor]:
+        """[E, K], [V, M] of the state encoder, without the prior; zero where nothing was seen."""
         assert self.states is not None
+        part = seen_part(batch, steps)
+        return part.put_back(*self.states(part.batch.states, part.batch.graph, steps, part.batch.present))
+
+    def state_table(self, batch: Batch, steps: int) -> Table:
+        """What the state encoder proposes for a batch, in the network's own precision, with gradients off."""
         with torch.no_grad():
             training = self.training
             self.eval()
-            edge, node = self.states(states, graph, steps)
+            edge, node = self.state_logits(batch, steps)
             self.train(training)
         return Table.of_logits(edge + self.edge_prior, node + self.node_prior)
 
@@ -203,7 +238,6 @@ def predict(network: ProposalNetwork, systems: SystemSet) -> Table:
     if network.states is None:
         raise ValueError("network: expected one with a state encoder (mlp or cnn), got a structure encoder alone")
     exact = copy.deepcopy(network).double().eval()
-    assert exact.states is not None
     most = max(1, EDGE_STEPS_AT_ONCE // max(1, systems.steps * math.ceil(systems.graph.edges / len(systems))))
     graph, device = systems.graph, systems.states.device
     edges = torch.zeros(graph.edges, len(exact.edge_prior), dtype=torch.float64, device=device)
@@ -211,7 +245,7 @@ def predict(network: ProposalNetwork, systems: SystemSet) -> Table:
     with torch.no_grad():
         for ids in torch.arange(len(systems)).split(most):
             batch = systems.batch(ids)
-            edge, node = exact.states(batch.states.double(), batch.graph, systems.steps)
+            edge, node = exact.state_logits(replace(batch, states=batch.states.double()), systems.steps)
             edges[batch.edges] = _on_grid(edge + exact.edge_prior)
             nodes[batch.nodes] = _on_grid(node + exact.node_prior)
     return Table.of_logits(edges, nodes)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nri_fast import ops
 from nri_fast.graph import MegaGraph
-from nri_fast.proposals.imitation import BLURRED
+from nri_fast.proposals.imitation import blurred_edges
 from nri_fast.proposals.network import ProposalNetwork, Table
 
 
@@ -27,23 +27,27 @@ class Proposer(Protocol):
 
 @dataclass(frozen=True)
 class RandomProposer:
-    """One random edge or entity gets a random other type."""
+    """One random edge or entity gets a random other type.
+
+    With `reverse` (:attr:`MegaGraph.reverse`), here and below, both directions of a pair are changed as one.
+    """
 
     graph: MegaGraph
     edge_types: int
     node_types: int
+    reverse: Tensor | None = None
 
     def propose(self, draws: ops.Draws, edge_types: Tensor, node_types: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """See :class:`Proposer`."""
         edges, nodes = ops.metropolis_propose(
-            self.graph, draws, self.edge_types, self.node_types, edge_types, node_types
+            self.graph, draws, self.edge_types, self.node_types, edge_types, node_types, self.reverse
         )
         assert nodes is not None
         return edges, nodes, None
 
-    def sources(self) -> tuple[ops.ProposalSource, ...] | None:
+    def sources(self) -> tuple[ops.ProposalSource, ...]:
         """See :class:`Proposer`."""
-        return (ops.ProposalSource(None, self.edge_types, self.node_types),)
+        return (ops.ProposalSource(None, self.edge_types, self.node_types, reverse=self.reverse),)
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,19 @@ class TableProposer:
     graph: MegaGraph
     table: Table
     kind: str
+    reverse: Tensor | None = None
 
     def propose(self, draws: ops.Draws, edge_types: Tensor, node_types: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """See :class:`Proposer`."""
         edges, nodes, log_ratio = ops.propose_from_table(
-            self.graph, draws, self.kind, self.table.edge, self.table.node, edge_types, node_types
+            self.graph,
+            draws,
+            self.kind,
+            self.table.edge,
+            self.table.node,
+            edge_types,
+            node_types,
+            reverse=self.reverse,
         )
         assert nodes is not None
         return edges, nodes, log_ratio
@@ -66,7 +78,7 @@ class TableProposer:
         """See :class:`Proposer`."""
         edge, node = self.table.edge, self.table.node
         node_types = 1 if node is None else node.shape[1]
-        return (ops.ProposalSource(self.kind, edge.shape[1], node_types, edge, node),)
+        return (ops.ProposalSource(self.kind, edge.shape[1], node_types, edge, node, self.reverse),)
 
 
 @dataclass(frozen=True)
@@ -81,15 +93,18 @@ class StructureProposer:
     graph: MegaGraph
     network: ProposalNetwork
     kind: str
+    reverse: Tensor | None = None
 
     def propose(self, draws: ops.Draws, edge_types: Tensor, node_types: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """See :class:`Proposer`."""
         whole_entity = self.kind in ("node", "flip")
-        blurred = ops.blur(self.graph, draws, BLURRED, whole_entity)
+        blurred = blurred_edges(self.graph, draws, whole_entity, self.reverse)
         table = self.network.structure_table(edge_types, blurred, self.graph)
+        if self.reverse is not None:
+            table = table.agreed(self.graph)
         kind = "edge" if self.kind == "edge" else "system"
         edges, _, log_ratio = ops.propose_from_table(
-            self.graph, draws, kind, table.edge, None, edge_types, None, blurred
+            self.graph, draws, kind, table.edge, None, edge_types, None, blurred, self.reverse
         )
         return edges, node_types, log_ratio
 

@@ -12,8 +12,9 @@ from nri_fast.modules import ModuleLibrary
 from nri_fast.proposals.imitation import Imitation, fresh_weights
 from nri_fast.proposals.network import ProposalNetwork, Table
 from nri_fast.proposals.proposers import InTurn, Proposer, RandomProposer, StructureProposer, TableProposer
+from nri_fast.rollouts import Rollouts
 from nri_fast.settings import Settings
-from nri_fast.system_set import Batch, SystemSet
+from nri_fast.system_set import SystemSet
 
 
 def make_imitation(settings: Settings, library: ModuleLibrary, systems: SystemSet, seed: int) -> Imitation | None:
@@ -29,20 +30,17 @@ def make_imitation(settings: Settings, library: ModuleLibrary, systems: SystemSe
         settings.network_hidden,
         settings.network_dropout,
         step_change_scale(systems),
+        systems.present is not None,
     )
     fresh_weights(network, seed)
     network.to(systems.states.device)
-    return Imitation(network, settings.network_rate, settings.network_optimiser, seed)
+    return Imitation(network, settings.network_rate, settings.network_optimiser, seed, settings.undirected)
 
 
 def make_proposer(
     settings: Settings,
     network: ProposalNetwork | None,
-    library: ModuleLibrary,
-    parameters: Tensor,
-    batch: Batch,
-    steps: int,
-    error: ops.ErrorMeasure,
+    rollouts: Rollouts,
     edge_types: Tensor,
     node_types: Tensor,
     factor: float,
@@ -58,43 +56,38 @@ def make_proposer(
         `proposal` and `proposal_source`.
     network : ProposalNetwork or None
         As it is at this moment.
-    library, parameters, batch, steps, error
-        Of the bounce; the heat bath scores with them.
+    rollouts : Rollouts
+        Of the bounce; the heat bath scores with its modules and recordings.
     edge_types, node_types : Tensor
         [batch edges], [batch nodes] uint8: structures at the start of the bounce.
     factor : float
         The heat bath's temperature in units of the spread of a receiver's scores.
     """
-    random = RandomProposer(batch.graph, library.edge_types, library.node_types)
+    batch, graph, reverse = rollouts.batch, rollouts.graph, rollouts.reverse
+    random = RandomProposer(graph, rollouts.library.edge_types, rollouts.library.node_types, reverse)
     if settings.proposal == "random":
         return random
     tables: list[Table] = []
     if settings.proposal_source != "network":
-        tables.append(heat_bath_table(library, parameters, batch, steps, error, edge_types, node_types, factor))
+        tables.append(heat_bath_table(rollouts, edge_types, node_types, factor))
     if settings.proposal_source != "heat_bath":
         assert network is not None
         if network.states is not None:
-            tables.append(network.state_table(batch.states, batch.graph, steps))
+            seen = network.state_table(batch, rollouts.steps)
+            tables.append(seen.tied(batch.graph, rollouts.coupling))
     proposers: list[Proposer] = [] if settings.rule == "plain" else [random]
     if tables:
         table = tables[0] if len(tables) == 1 else tables[0].mixed(tables[1])
-        proposers.append(TableProposer(batch.graph, table, settings.proposal))
+        proposers.append(TableProposer(graph, table.of_structures(rollouts), settings.proposal, reverse))
     if settings.proposal_source != "heat_bath" and network is not None and network.structures is not None:
-        proposers.append(StructureProposer(batch.graph, network, settings.proposal))
+        proposers.append(StructureProposer(graph, network, settings.proposal, reverse))
     return proposers[0] if len(proposers) == 1 else InTurn(tuple(proposers))
 
 
-def heat_bath_table(
-    library: ModuleLibrary,
-    parameters: Tensor,
-    batch: Batch,
-    steps: int,
-    error: ops.ErrorMeasure,
-    edge_types: Tensor,
-    node_types: Tensor,
-    factor: float | None = None,
-) -> Table:
-    """Marginals of the one-step heat bath on all transitions.
+def heat_bath_table(rollouts: Rollouts, edge_types: Tensor, node_types: Tensor, factor: float | None = None) -> Table:
+    """[batch edges, K], [batch nodes, M]: marginals of the one-step heat bath on all transitions.
+
+    They obey the roll-outs' coupling.
 
     Their temperature is `factor` times the spread of a receiver's scores, as in a heat-bath bounce: modules that have
     learned nothing yet would be far too sure in likelihood units. None: likelihood units, for trained modules.
@@ -103,15 +96,21 @@ def heat_bath_table(
     everything else being as in `edge_types` and `node_types`: a chain that keeps using the table draws from a fixed
     distribution, and its acceptance stays right.
     """
+    library, parameters, batch = rollouts.library, rollouts.parameters, rollouts.batch
+    steps, error, coupling = rollouts.steps, rollouts.error, rollouts.coupling
+    recordings = len(batch.systems) if coupling.shared else 1
     start = all_transitions(batch.graph, steps)
     if largest_block(batch.graph, library.edge_types) <= LARGEST_BLOCK:
         rows = HeatBathRows(library, batch, steps, start, error)
         scores = rows.evidence(rows.scores(parameters))
         if factor is None:
-            weights = rows.responsibilities(rows.in_likelihood_units(scores), 1.0)
+            scores = coupling.scores(batch.graph, rows.in_likelihood_units(scores))
+            weights = coupling.weights(rows, scores, 1.0 / recordings)
         else:
-            weights = rows.responsibilities(scores, factor * rows.spread(scores) + 1e-9)
-        return Table.of_probabilities(rows.edge_probabilities(weights), rows.node_probabilities(weights))
+            scores = coupling.scores(batch.graph, scores)
+            weights = coupling.weights(rows, scores, factor * rows.spread(scores) + 1e-9)
+        edges = coupling.agreed(batch.graph, rows.edge_probabilities(weights))
+        return Table.of_probabilities(edges, rows.node_probabilities(weights))
     graph, types = batch.graph, library.edge_types
     layout = ops.RowLayout.conditionals(graph, types)
     nodes = node_types if library.node_types > 1 else None
@@ -129,8 +128,9 @@ def heat_bath_table(
     if into is not None:
         scores = scores * into[owner]
     if factor is None:
-        scores = likelihood_units(problem, scores, owner, graph.edges, into)
-    else:
+        scores = likelihood_units(problem, scores, owner, graph.edges, into) * recordings
+    scores = coupling.pair_scores(graph, scores.view(-1, types)).flatten()
+    if factor is not None:
         temperature = factor * scores.view(-1, types).double().std(-1).nanmean() + 1e-9
     probabilities = ops.responsibilities(offset, scores, temperature).view(-1, types)
     even = probabilities.new_full((graph.nodes, library.node_types), 1.0 / library.node_types)

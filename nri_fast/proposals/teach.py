@@ -12,12 +12,12 @@ from tqdm.auto import tqdm
 
 from nri_fast import ops
 from nri_fast.checkpoint import CheckpointError, Checkpoints
+from nri_fast.found import Found
 from nri_fast.modules import ModuleLibrary
 from nri_fast.proposals.imitation import Imitation, fresh_weights
 from nri_fast.proposals.network import ProposalNetwork
 from nri_fast.proposals.sources import step_change_scale
 from nri_fast.schedule import one_cycle
-from nri_fast.search import Found
 from nri_fast.system_set import SystemSet
 
 CHECKPOINT_SECONDS = 30.0
@@ -91,6 +91,7 @@ def taught_network(
         systems.steps,
         hidden,
         change_scale=step_change_scale(systems),
+        masked=systems.present is not None,
     )
     fresh_weights(student, seed)
     student.to(systems.states.device)

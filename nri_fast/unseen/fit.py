@@ -59,6 +59,7 @@ def fit(scene: Scene, guesses: Guesses, steps: int, clamped: bool, iterations: i
         rolled = Rolled(
             torch.where(better[:, None, None, None], trial_rolled.path, rolled.path),
             torch.where(better[:, None], trial_rolled.residual, rolled.residual),
+            rolled.count,
         )
         objective = torch.where(better, trial_objective, objective)
         damping = torch.where(better, damping / 5, damping * 5)
@@ -67,9 +68,9 @@ def fit(scene: Scene, guesses: Guesses, steps: int, clamped: bool, iterations: i
 
 def objectives(scene: Scene, owner: Tensor, start: Tensor, rolled: Rolled) -> Tensor:
     """[P] float64 objectives (see :func:`fit`); infinite where they are not finite."""
-    mean = (rolled.residual.double() ** 2).mean(1).clamp(min=SMALLEST)
+    mean = rolled.mean_square.clamp(min=SMALLEST)
     off = (start.double() - scene.middle[owner][:, None]) / scene.spread[owner][:, None]
-    objective = 0.5 * rolled.residual.shape[1] * mean.log() + 0.5 * (off**2).flatten(1).sum(1)
+    objective = 0.5 * rolled.count * mean.log() + 0.5 * (off**2).flatten(1).sum(1)
     return objective.nan_to_num(torch.inf, torch.inf, torch.inf)
 
 
@@ -115,7 +116,7 @@ def solve(matrix: Tensor, right: Tensor) -> Tensor:
 
 def _equations(scene: Scene, owner: Tensor, start: Tensor, rolled: Rolled, slopes: Tensor) -> tuple[Tensor, Tensor]:
     residual = rolled.residual.double()
-    variance = (residual**2).mean(1).clamp(min=SMALLEST)
+    variance = rolled.mean_square.clamp(min=SMALLEST)
     precision = _precision(scene, owner, len(slopes))
     off = (start.double() - scene.middle[owner][:, None]).flatten(1)
     pull = torch.stack([(slope * residual).sum(1) for slope in slopes], 1) / variance[:, None] + precision * off

@@ -90,11 +90,19 @@ class Rolled:
     path : Tensor
         [P, steps + 1, H, D] of the unseen entities, frame 0 first.
     residual : Tensor
-        [P, steps * No * D]: predicted minus recorded states of the seen entities.
+        [P, steps * No * D]: predicted minus recorded states of the seen entities; zero where they are not compared.
+    count : Tensor
+        [P] float64: how many are compared, at least 1.
     """
 
     path: Tensor
     residual: Tensor
+    count: Tensor
+
+    @property
+    def mean_square(self) -> Tensor:
+        """[P] float64, of the residuals that are compared."""
+        return (self.residual.double() ** 2).sum(1) / self.count
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,10 @@ class Scene:
         How the heat bath measures one-step errors: as in training.
     states : Tensor
         [S, T, No, D] of the seen entities, in the modules' units. Nothing else is known about the systems.
+    present : Tensor or None
+        [S, T, No] bool: which of these states there are; the others are never read. None: all are.
+    step_scale : Tensor or None
+        [S] the systems' time steps over the modules'. None: all 1.
     hidden : int
         Unseen entities of each system.
     ids : Tensor
@@ -120,6 +132,8 @@ class Scene:
     states: Tensor
     hidden: int
     ids: Tensor
+    present: Tensor | None = None
+    step_scale: Tensor | None = None
 
     @property
     def seen(self) -> int:
@@ -149,21 +163,34 @@ class Scene:
     @cached_property
     def middle(self) -> Tensor:
         """[S, D] where an unseen entity is expected at frame 0: the mean of the seen ones."""
-        return self.states[:, 0].double().mean(1)
+        return self._mean(self.states[:, :1].double(), None if self.present is None else self.present[:, :1])
 
     @cached_property
     def spread(self) -> Tensor:
         """[S, D] how far from there: as far as the seen ones come while recorded."""
         square = (self.states.double() - self.middle[:, None, None]) ** 2
-        return square.mean((1, 2)).sqrt().clamp(min=0.1)  # a tenth of the normalised range, if nothing moves
+        return self._mean(square, self.present).sqrt().clamp(min=0.1)  # a tenth of the range, if nothing moves
+
+    @staticmethod
+    def _mean(values: Tensor, present: Tensor | None) -> Tensor:
+        """[S, D] of [S, T, No, D], over what there is."""
+        if present is None:
+            return values.mean((1, 2))
+        flags = present[..., None]
+        return torch.where(flags, values, 0.0).sum((1, 2)) / flags.sum((1, 2))
 
     def open_loop(self, guesses: Guesses, start: Tensor, steps: int) -> Rolled:
         """Everything is predicted from frame 0 on; residuals in normalised units."""
-        systems = torch.cat([self.states[guesses.owner, 0], start], 1)
-        graph = MegaGraph.complete(len(start), self.entities, start.device)
-        states = self._advance(graph, systems, guesses.types, steps).view(len(start), steps, self.entities, -1)
+        states = self.rolled_states(guesses, start, steps)
         residual = states[:, :, : self.seen] - self.states[guesses.owner, 1 : steps + 1]
-        return Rolled(torch.cat([start[:, None], states[:, :, self.seen :]], 1), residual.flatten(1))
+        path = torch.cat([start[:, None], states[:, :, self.seen :]], 1)
+        return self._compared(path, residual, None if self.present is None else self.present[:, :1], guesses.owner)
+
+    def rolled_states(self, guesses: Guesses, start: Tensor, steps: int) -> Tensor:
+        """[P, steps, N, D] that an open-loop roll-out predicts; who is absent at frame 0 has no part in it."""
+        graph = MegaGraph.complete(len(start), self.entities, start.device)
+        states = self._advance(graph, guesses, 0, start, steps)
+        return states.view(len(start), steps, self.entities, -1)
 
     def clamped(self, guesses: Guesses, start: Tensor, steps: int) -> Rolled:
         """Every step starts from the seen entities' recorded states; only the unseen ones' are predicted on and on.
@@ -173,14 +200,38 @@ class Scene:
         graph = MegaGraph.complete(len(start), self.entities, start.device)
         path, residuals = [start], []
         for step in range(steps):
-            systems = torch.cat([self.states[guesses.owner, step], path[-1]], 1)
-            states = self._advance(graph, systems, guesses.types, 1).view_as(systems)
+            states = self._advance(graph, guesses, step, path[-1], 1).view(len(start), self.entities, -1)
             residuals.append(
                 (states[:, : self.seen] - self.states[guesses.owner, step + 1]) / self.library.change_scale
             )
             path.append(states[:, self.seen :])
-        return Rolled(torch.stack(path, 1), torch.stack(residuals, 1).flatten(1))
+        before = None if self.present is None else self.present[:, :steps]
+        return self._compared(torch.stack(path, 1), torch.stack(residuals, 1), before, guesses.owner)
 
-    def _advance(self, graph: MegaGraph, systems: Tensor, types: Tensor, steps: int) -> Tensor:
+    def _compared(self, path: Tensor, residual: Tensor, before: Tensor | None, owner: Tensor) -> Rolled:
+        """Residuals [P, steps, No, D] count where a prediction's entity is there when it starts, and when it ends.
+
+        `before` [S, steps or 1, No] says the first; None: everywhere.
+        """
+        if self.present is None or before is None:
+            count = torch.full((len(path),), residual[0].numel(), dtype=torch.float64, device=path.device)
+            return Rolled(path, residual.flatten(1), count)
+        there = (before & self.present[:, 1 : residual.shape[1] + 1])[owner]
+        count = (there.sum((1, 2)) * residual.shape[-1]).double().clamp(min=1.0)
+        return Rolled(path, torch.where(there[..., None], residual, 0.0).flatten(1), count)
+
+    def _advance(self, graph: MegaGraph, guesses: Guesses, step: int, hidden: Tensor, steps: int) -> Tensor:
+        """Flat states predicted from a recorded frame and the unseen entities' states [P, H, D]."""
+        systems = torch.cat([self.states[guesses.owner, step], hidden], 1)
+        part = None
+        if self.present is not None:
+            there = self.present[guesses.owner, step]
+            part = torch.cat([there, there.new_ones(hidden.shape[:2])], 1).flatten().byte()
         initial = systems.reshape(-1, self.library.features).contiguous()
-        return ops.forecast(self.library, self.parameters, graph, initial, steps, types.flatten().contiguous(), None)
+        types = guesses.types.flatten().contiguous()
+        scale = self.scale_of(guesses)
+        return ops.forecast(self.library, self.parameters, graph, initial, steps, types, None, part, scale)
+
+    def scale_of(self, guesses: Guesses) -> Tensor | None:
+        """[P] time steps over the modules'."""
+        return None if self.step_scale is None else self.step_scale[guesses.owner]

@@ -97,7 +97,12 @@ def heat_bath(
     rolled = scene.clamped(guesses, guesses.start, steps)
     states = torch.cat([scene.states[guesses.owner, : steps + 1], rolled.path], 2)
     usable = torch.isfinite(states).flatten(1).all(1)[:, None]
-    batch = SystemSet.complete(torch.where(usable[..., None, None], states, 0.0)).batch(range(len(states)))
+    present = None
+    if scene.present is not None:
+        there = scene.present[guesses.owner, : steps + 1]
+        present = torch.cat([there, there.new_ones(*there.shape[:2], scene.hidden)], 2)
+    systems = SystemSet.complete(torch.where(usable[..., None, None], states, 0.0), present, scene.scale_of(guesses))
+    batch = systems.batch(range(len(states)))
     start = all_transitions(batch.graph, steps + 1)
     into_seen = (scene.edges.host.receiver < scene.seen).repeat(len(states))
     types, nodes = guesses.types.flatten().clone(), torch.zeros_like(batch.nodes, dtype=torch.uint8)
@@ -109,7 +114,7 @@ def heat_bath(
             free = free & _in_turn(batch.graph, most, seed, number * turns + turn, undirected)
         held = torch.nn.functional.one_hot(types.long(), scene.library.edge_types).to(states.dtype)
         rows = HeatBathRows(scene.library, batch, steps + 1, start, scene.error, free, held)
-        scores = rows.in_likelihood_units(rows.scores(scene.parameters))
+        scores = rows.in_likelihood_units(rows.evidence(rows.scores(scene.parameters)))
         if undirected:
             scores = -undirected_responsibilities(rows, scores, temperature).log()
         draws = ops.Draws(seed, number * turns + turn, guesses.name)

@@ -309,14 +309,14 @@ def energy_rows(
 
 
 def enter_precisions(contest: Round, ours: Callable[[], Tensor]) -> None:
-    """Our own energies from products of rounded numbers."""
+    """Our own energies or scores from products of rounded numbers."""
 
     def entered(precision: str) -> tuple[Work, Callable[[], Tensor]]:
-        def energies() -> Tensor:
+        def rounded() -> Tensor:
             with ops.scoring_precision(precision):
                 return ours()
 
-        return energies, energies
+        return rounded, rounded
 
     contest.peer(f"{OURS}, TF32", lambda: entered("tf32"), TF32_TOLERANCE)
     contest.peer(f"{OURS}, bf16", lambda: entered("bf16"), BF16_TOLERANCE)
@@ -392,6 +392,8 @@ def heat_bath_rows(device: torch.device, effort: Effort, floor: Limits) -> Itera
     def scores(case: Case) -> Row:
         problem, peer = made(case)
         contest = Round(device, problem.scores())
+        if device.type == "cuda":
+            enter_precisions(contest, problem.scores)
         theirs = functools.partial(peer.scores, problem.states)
         contest.peer("dense", lambda: (theirs, lambda: theirs().flatten()))
         operations = case.systems * case.transitions * case.heat_bath_shape.heat_bath_scores()

@@ -56,8 +56,11 @@ def rounded(precision: str) -> Callable[[Tensor], Tensor]:
 
 
 @contextmanager
-def rounded_layers(library: nf.ModuleLibrary, precision: str) -> Iterator[None]:
-    """Layers round their weights and what they read, states apart, and in bf16 messages are rounded too."""
+def rounded_layers(library: nf.ModuleLibrary, precision: str, one_by_one: bool = False) -> Iterator[None]:
+    """Layers round their weights and what they read, states apart, and in bf16 messages are rounded too.
+
+    One by one: the node modules read messages that are rounded, and not the rounded sum of messages.
+    """
     plain, to_precision = nn.Linear.forward, rounded(precision)
 
     def layers(modules: nn.ModuleList) -> list[list[nn.Linear]]:
@@ -67,12 +70,14 @@ def rounded_layers(library: nf.ModuleLibrary, precision: str) -> Iterator[None]:
     exact = {id(module[0]): 2 * library.features for module in edge}
     exact |= {id(module[0]): library.features for module in node}
     messages = {id(module[-1]) for module in edge}
+    sums = {id(module[0]) for module in node} if one_by_one else set()
 
     def forward(self: nn.Linear, x: Tensor) -> Tensor:
         depth = self.in_features - exact.get(id(self), 0)
-        a, w = to_precision(x[..., :depth]), to_precision(self.weight[:, :depth])
+        a, w = x[..., :depth], to_precision(self.weight[:, :depth])
+        a = a if id(self) in sums else to_precision(a)
         y = a @ w.T + x[..., depth:] @ self.weight[:, depth:].T + self.bias
-        return to_precision(y) if precision == "bf16" and id(self) in messages else y
+        return to_precision(y) if (precision == "bf16" or one_by_one) and id(self) in messages else y
 
     nn.Linear.forward = forward  # type: ignore[method-assign]
     try:

@@ -27,6 +27,8 @@ CHECKS = {
         "copies",
         "split_products",
     ],
+    "heat_bath_cuts": ["blocks", "conditionals"],
+    "heat_bath_maps": ["tiles", "parts", "ranges", "projection", "cursor", "shared_memory", "plan", "runs"],
     "tile_maps": ["coverage", "staging", "products", "places"],
 }
 

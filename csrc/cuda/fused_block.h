@@ -30,6 +30,8 @@ struct EnergyJob {
 // The arrays of SharedLayout. Addresses are worked out where they are used: all of them together would take the
 // registers that the products' sums need.
 struct Block {
+  using Cursor = ChunkCursor;
+
   const SharedLayout& layout;
   int64_t first;  // roll-out of the job
   int rollouts;

@@ -1,53 +1,15 @@
 #include <map>
 
 #include "cuda/chunks.h"
+#include "cuda/fused_device.h"
 #include "cuda/fused_energy.h"
 #include "cuda/fused_product.h"
+#include "cuda/fused_rows.h"
 #include "cuda/fused_weights.h"
 #include "cuda/transition_error.h"
 
 namespace nri::cuda::fused {
 namespace {
-
-constexpr int kWarps = kThreads / kWarpLanes;
-
-// Fills the rows of a pass with a module's input. input_of(row of the pass, input): the number that belongs there.
-template <Precision kPrecision, typename Input>
-__device__ void gather(const Block& block, const Pass& pass, const FusedLayer& layer, const Input& input_of) {
-  constexpr int kColumns = columns_of_word(kPrecision);
-  const int lane = block.thread % kWarpLanes;
-  for (int row = block.thread / kWarpLanes; row < round_up(pass.rows, 16); row += kWarps) {
-    for (int word = lane; word < layer.words(); word += kWarpLanes) {
-      float value[2] = {0.0f, 0.0f};
-      NRI_CUDA_UNROLL
-      for (int i = 0; i < kColumns; ++i) {
-        const Column column = column_of(layer, word * kColumns + i);
-        if (column.part == Part::nothing || row >= pass.rows) continue;
-        const float x = input_of(row, column.input);
-        const float high = column.part == Part::whole ? x : high_part<kPrecision>(x);
-        value[i] = column.part == Part::low_by_high ? x - high : high;
-      }
-      block.activations()[row * block.layout.stride + word] = word_of<kPrecision>(value[0], value[1]);
-    }
-  }
-}
-
-// ReLU and the next layer's input. Messages are not rounded to TF32: they are added up first.
-template <Precision kPrecision, typename Product>
-__device__ void store(const Block& block, const Product& product, bool as_message) {
-  product.for_results([&](int row, int column, float first, float second) {
-    first = first < 0.0f ? 0.0f : first;  // a NaN passes
-    second = second < 0.0f ? 0.0f : second;
-    uint32_t* const place = block.activations() + row * block.layout.stride;
-    if (kPrecision == Precision::bf16) {
-      place[column / 2] = to_bf16_pair(first, second);
-    } else if (kPrecision == Precision::fp32 || as_message) {
-      *reinterpret_cast<uint2*>(place + column) = make_uint2(bits_of(first), bits_of(second));
-    } else {
-      *reinterpret_cast<uint2*>(place + column) = make_uint2(to_tf32(first), to_tf32(second));
-    }
-  });
-}
 
 // Adds the messages of a pass to their receivers' sums, in the order of the edges. A warp takes a receiver.
 template <Precision kPrecision, int kWidest>
@@ -197,16 +159,6 @@ Kernel kernel_for(const FusedLibrary& library) {
                                                 : kernel_for<Precision::bf16>(library.widest);
 }
 
-int64_t attribute(cudaDeviceAttr which, const Execution& execution) {
-  int value = 0;
-  check(cudaDeviceGetAttribute(&value, which, execution.ordinal), "cudaDeviceGetAttribute");
-  return value;
-}
-
-int64_t shared_bytes(const Execution& execution) {
-  return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, execution);
-}
-
 int64_t nodes_of(const GraphView& graph, int64_t system) {
   return graph.host_node_offset[system + 1] - graph.host_node_offset[system];
 }
@@ -268,8 +220,7 @@ void rollout_energy(const RolloutProblem<float>& problem, int64_t first_system, 
       systems.nodes = std::max(systems.nodes, nodes_of(graph, b));
       systems.edges = std::max(systems.edges, edges_of(graph, b));
     }
-    const TileShape shape =
-        plan_tiles(library, systems, attribute(cudaDevAttrMultiProcessorCount, execution), shared_bytes(execution));
+    const TileShape shape = plan_tiles(library, systems, processors(execution), shared_bytes(execution));
     const SharedLayout layout = shared_layout(library, shape);
     const Buffer<double> sums(systems.rollouts, execution);
     const EnergyJob job{library,

@@ -20,13 +20,13 @@ struct WarpGrid {
 // Of `count` products dealt in turns to `warps` warps, those of warp w.
 NRI_HOST_DEVICE constexpr int share_of(int count, int warp, int warps) { return (count - warp + warps - 1) / warps; }
 
-template <int kWidest>
+// Job and Tile: of the kernel. The tile's Cursor knows in which order its passes read their weights.
+template <int kWidest, typename Job = EnergyJob, typename Tile = Block>
 class WeightRing {
  public:
   static constexpr int kStages = ring_stages(kWidest);
 
-  __device__ WeightRing(const EnergyJob& job, const Block& block)
-      : job_(job), block_(block), passes_(block.counts()[0]) {
+  __device__ WeightRing(const Job& job, const Tile& block) : job_(job), block_(block), passes_(block.counts()[0]) {
     cursor_.begin(job.library, block.passes(), passes_, block.counts()[1]);
     NRI_CUDA_UNROLL
     for (int i = 0; i < kStages - 1; ++i) request();
@@ -60,21 +60,20 @@ class WeightRing {
     write_ = write_ + 1 == kStages ? 0 : write_ + 1;
   }
 
-  const EnergyJob& job_;
-  const Block& block_;
+  const Job& job_;
+  const Tile& block_;
   int passes_;
-  ChunkCursor cursor_;
+  typename Tile::Cursor cursor_;
   int read_ = 0;
   int write_ = 0;
 };
 
-template <Precision kPrecision, int kWidest>
+template <Precision kPrecision, int kWidest, typename Tile = Block>
 class LayerProduct {
   using Grid = WarpGrid<kWidest>;
 
  public:
-  __device__ LayerProduct(const Block& block, const Pass& pass, const FusedLayer& layer)
-      : block_(block), layer_(layer) {
+  __device__ LayerProduct(const Tile& block, const Pass& pass, const FusedLayer& layer) : block_(block), layer_(layer) {
     const int warp = block.thread / kWarpLanes, lane = block.thread % kWarpLanes;
     warp_row_ = warp % Grid::kRows;
     warp_column_ = warp / Grid::kRows;
@@ -85,15 +84,17 @@ class LayerProduct {
   }
 
   // Sums begin as biases; products follow from the input's first column to its last. Ends with a barrier.
-  __device__ void run(const float* bias, WeightRing<kWidest>& ring) {
-    start(bias);
-    const uint32_t* input = block_.activations() + row_of(0) * block_.layout.stride + 2 * place_;
-    for (int chunk = 0; chunk < layer_.chunks; ++chunk, input += kChunkWords) {
-      const uint32_t* const weights =
-          ring.next() + warp_column_ * (8 * kChunkWords) + group_ * kChunkWords + 2 * place_;
-      add_chunk(input, weights);
-    }
-    __syncthreads();  // nobody reads the inputs any more
+  template <typename Ring>
+  __device__ void run(const float* bias, Ring& ring) {
+    start([&](int column) { return column < layer_.out ? bias[column] : 0.0f; });
+    multiply(ring);
+  }
+
+  // Without biases.
+  template <typename Ring>
+  __device__ void run(Ring& ring) {
+    start([](int) { return 0.0f; });
+    multiply(ring);
   }
 
   // Calls use(row of the pass, column, value, value of the next column) for the thread's sums.
@@ -112,15 +113,27 @@ class LayerProduct {
   }
 
  private:
+  template <typename Ring>
+  __device__ void multiply(Ring& ring) {
+    const uint32_t* input = block_.activations() + row_of(0) * block_.layout.stride + 2 * place_;
+    for (int chunk = 0; chunk < layer_.chunks; ++chunk, input += kChunkWords) {
+      const uint32_t* const weights =
+          ring.next() + warp_column_ * (8 * kChunkWords) + group_ * kChunkWords + 2 * place_;
+      add_chunk(input, weights);
+    }
+    __syncthreads();  // nobody reads the inputs any more
+  }
+
   __device__ int row_of(int i) const { return (warp_row_ + Grid::kRows * i) * 16 + group_; }
   __device__ int column_of_product(int j) const { return (warp_column_ + Grid::kColumns * j) * 8 + 2 * place_; }
 
-  __device__ void start(const float* bias) {
+  // first_of(column): what a column's sums begin as
+  template <typename First>
+  __device__ void start(const First& first_of) {
     NRI_CUDA_UNROLL
     for (int j = 0; j < Grid::kColumnProducts; ++j) {
       const int column = column_of_product(j);
-      const float first = column < layer_.out ? bias[column] : 0.0f;
-      const float second = column + 1 < layer_.out ? bias[column + 1] : 0.0f;
+      const float first = first_of(column), second = first_of(column + 1);
       NRI_CUDA_UNROLL
       for (int i = 0; i < Grid::kRowProducts; ++i) {
         sum_[i][j][0] = sum_[i][j][2] = first;
@@ -194,7 +207,7 @@ class LayerProduct {
     b[1] = words.y;
   }
 
-  const Block& block_;
+  const Tile& block_;
   const FusedLayer& layer_;
   int warp_row_, warp_column_, group_, place_;
   int rows_, columns_;  // products of this warp

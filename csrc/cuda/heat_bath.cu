@@ -1,4 +1,5 @@
 #include "cuda/chunks.h"
+#include "cuda/fused_heat_bath.h"
 #include "cuda/gradient_units.h"
 #include "cuda/heat_bath_kernels.h"
 #include "cuda/module_gradient.h"
@@ -243,13 +244,15 @@ class HeatBathChunk {
   T* scratch_[2] = {nullptr, nullptr};
 };
 
+// Scores of systems first_system .. end_system - 1.
 template <typename T>
-void heat_bath_scores_impl(const HeatBathProblem<T>& problem, T* scores, const Execution& execution) {
+void heat_bath_scores_of(const HeatBathProblem<T>& problem, int64_t first_system, int64_t end_system, T* scores,
+                         const Execution& execution) {
   const GraphView& graph = problem.graph;
   const auto bytes = [&](const SystemChunk& chunk) {
     return HeatBathChunk<T>::bytes(problem, {chunk.first_system, chunk.end_system, 0, chunk.replicas}, 1, false);
   };
-  for_system_chunks(0, graph.systems, problem.transitions, execution, bytes, [&](const SystemChunk& chunk) {
+  for_system_chunks(first_system, end_system, problem.transitions, execution, bytes, [&](const SystemChunk& chunk) {
     const Unit span{chunk.first_system, chunk.end_system, 0, chunk.replicas};
     const int64_t classes = problem.library.edge_types - problem.library.first_type();
     const int64_t rows = rows_of(problem, span.first_system, span.end_system);
@@ -265,6 +268,17 @@ void heat_bath_scores_impl(const HeatBathProblem<T>& problem, T* scores, const E
       work.add_errors(first, sums.data());
     }
     work.write_means(sums.data(), scores);
+  });
+}
+
+void heat_bath_scores_impl(const HeatBathProblem<double>& problem, double* scores, const Execution& execution) {
+  heat_bath_scores_of(problem, 0, problem.graph.systems, scores, execution);
+}
+
+void heat_bath_scores_impl(const HeatBathProblem<float>& problem, float* scores, const Execution& execution) {
+  fused::for_runs(problem, execution, [&](int64_t first_system, int64_t end_system, bool is_fused) {
+    const auto run = is_fused ? fused::heat_bath_scores : heat_bath_scores_of<float>;
+    run(problem, first_system, end_system, scores, execution);
   });
 }
 

@@ -116,9 +116,9 @@ def test_floors_by_hand():
         (0, 4 * 2 * (2 + 2) + 16),
     ]
     assert sum(operations for operations, _ in amounts) == shape.graph_step()
-    bound = cuda_floor.Kernel("", 50e12, 1.0), cuda_floor.Kernel("", 1.0, 4300e9)
+    bound = cuda_floor.Kernel("", 102e12, 1.0), cuda_floor.Kernel("", 1.0, 4300e9)
     assert [kernel.floor(3) for kernel in bound] == pytest.approx([3.0, 3.0])
-    assert [kernel.expected(3) for kernel in bound] == pytest.approx([3.0 / 0.6, 3.0 / 0.8])
+    assert [kernel.expected(3) for kernel in bound] == pytest.approx([3.0 / 0.55, 3.0 / 0.8])
 
 
 def test_launches_of_a_sweep():

@@ -46,7 +46,7 @@ ONE_RUN = ", one run"
 STEPS = {"small": (20, 200), "full": (100, 600)}
 RELATED = Settings(
     edge_types=1, neighbours=4, message=32, edge_hidden=(32,), node_hidden=(48,), relative=("x", "y"), robust=False,
-    batch=8, transitions=6, learning_rate=1e-3, polish_rate=1e-3, polish_first_share=0.02, linear_start=True,
+    batch=8, transitions=6, learning_rate=1e-3, polish_rate=3e-3, polish_first_share=0.02, linear_start=True,
 )  # fmt: skip
 ALONE = dataclasses.replace(RELATED, neighbours=None, silent=True)
 TYPED = dataclasses.replace(

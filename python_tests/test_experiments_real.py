@@ -11,7 +11,7 @@ from test_readers_mocap import SKELETON
 from nri_fast import cli
 from nri_fast.experiments import mocap, platoons, runner, vehicles
 from nri_fast.experiments.experiment import Workplace
-from nri_fast.readers.recording import DataError
+from nri_fast.readers.recording import DataError, Recording
 from nri_fast.report import json_text
 
 
@@ -115,34 +115,62 @@ def tracks(tmp_path):
 
 def test_vehicles(tracks, tmp_path, monkeypatch):
     monkeypatch.setitem(vehicles.STEPS, "small", (10, 20))
+    monkeypatch.setitem(vehicles.TOGETHER, "small", 2)
     monkeypatch.setattr(vehicles, "FOLDS", 2)
     figures, report = figures_of(vehicles.EXPERIMENT, (tracks,), tmp_path)
-    assert [row[0] for row in report.rows] == ["constant velocity", "without relations", "with relations"]
+    alone, related = "without relations", "with relations"
+    assert [row[0] for row in report.rows] == [
+        "constant velocity", alone, f"{alone}, one run", related, f"{related}, one run"
+    ]  # fmt: skip
     assert sorted(s for part in figures.values() for s in part["scenarios"]) == ["0", "1", "2", "3"]
     for part in figures.values():
         assert part["forecasts"][0] >= part["forecasts"][-1] > 0
         assert sum(one["edges"] for one in part["edges"].values()) > 0
         assert all(0 <= one["active"] <= one["edges"] for one in part["edges"].values())
         assert all(np.isfinite(values).all() for values in part["squares"].values())
+        for name in (alone, related):  # a mean of forecasts is never worse than the forecasts are on average
+            assert all(np.less(part["squares"][name], part["squares"][f"{name}, one run"]))
     assert "nan" not in report.markdown()
     assert len(report.figure.axes) == 2
 
 
 def test_lane_coordinates_know_nothing_of_what_comes(tracks, monkeypatch):
     monkeypatch.setattr(vehicles, "FOLDS", 4)
-    _, frames, moving = vehicles.scenarios([tracks])[0]
-    assert frames == 5
+    scenario = vehicles.scenarios([tracks])[0]
+    moving = scenario.states
+    assert scenario.frames == 5
     there = moving[20:]
-    assert np.allclose(there[:, :3, 3], 0, atol=1e-3)  # all drive along x
+    assert np.allclose(scenario.velocity[20:, :3, 1], 0, atol=1e-3)  # all drive along x
+    assert np.allclose(there[:, :3, 3], 0, atol=1e-2)
     lanes = np.nanmean(there[..., 1], axis=0) / vehicles.LATERAL
     assert np.allclose(lanes[3:] - lanes[0], 3.7, atol=1e-3)
+    assert np.allclose(there[:, 0, 2], scenario.velocity[20:, 0, 0])
     assert np.allclose(there[:, 0, 4], moving[20:, 0, 2] - moving[15:-5, 0, 2])
     assert np.allclose(there[:, 0, 5], moving[15:-5, 0, 4])
-    seen, coming = vehicles.tasks([("a", frames, moving)])
-    assert seen[0].shape[0] == vehicles.SEEN + 1
-    assert coming[0].shape == (3, seen[0].shape[1], 2)
-    straight = vehicles.straight_on(seen)
-    assert np.allclose(straight[0][1] - vehicles.metres(seen[0][-1, :, :2]), seen[0][-1, :, 2:4] * [3, 3 / 5])
+    task = vehicles.tasks([scenario])[0]
+    assert task.seen.shape[0] == vehicles.SEEN + 1
+    assert task.coming.shape == (3, task.seen.shape[1], 2)
+    now = vehicles.metres(task.seen[-1, :, :2])
+    assert np.allclose(task.straight_on[1] - now, 3 * scenario.velocity[20, np.isfinite(moving[10:21]).all((0, 2))])
+
+
+def test_drift_is_the_mean_speed_across_over_a_second():
+    place = np.zeros((30, 1, 4))
+    place[:, 0, 0] = np.arange(30.0)
+    place[:, 0, 1] = np.sin(np.arange(30.0))
+    place[:, 0, 2] = 10.0  # recorded headings say nothing of it
+    recording = Recording("a", 30, ("car",), 0.1, lambda: iter([place]))
+    drift = vehicles.scenario(recording).states[:, 0, 3] / vehicles.LATERAL
+    assert np.isnan(drift[:10]).all()
+    assert np.allclose(drift[10:], np.sin(np.arange(10.0, 30)) - np.sin(np.arange(20.0)))
+
+
+def test_a_vehicle_is_learned_from_until_it_leaves():
+    states = np.ones((51, 3, len(vehicles.FEATURES)))
+    states[20:45, 1] = np.nan  # there at steps 0 to 3; that it comes back is another matter
+    states[15:, 2] = np.nan  # leaves too soon
+    data = vehicles.windows([vehicles.Scenario("a", 5, states, states[..., 2:4])])
+    assert data.present.sum(1).tolist() == [[11, 4]]
 
 
 def test_errors_count_where_a_vehicle_is_still_there():

@@ -1,16 +1,19 @@
 """Real vehicles on a freeway: forecasts with and without relations, and what the types of edges turn out to mean.
 
 Coordinates are turned into the direction of travel: x runs along the lanes, y across, times :data:`LATERAL`, so that
-the nearest vehicles are those ahead, behind and beside, and not a row of strangers in other lanes. A state is position,
-velocity, and what the speed along the lanes has gained over the last half second and the one before: recorded speeds
-and their past, nothing of what comes. Forecasts begin where a second of states ends, for every vehicle that is there
-through it; an error counts where the vehicle is still there. Scenarios that are forecast are not learned from.
+the nearest vehicles are those ahead and behind in the lane, and not strangers beside. A state is position, speed along
+the lanes, what it has gained over the last half second and the one before, and the drift across: its mean over the last
+second, because recorded headings are noisy. All of it is recorded, nothing is of what comes. Forecasts begin where a
+second of states ends, for every vehicle that is there through it; an error counts where the vehicle is still there.
+Scenarios that are forecast are not learned from. A forecast is the mean of several runs' that differ in nothing but
+their random numbers.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,22 +28,25 @@ from nri_fast.experiments.lesson import trained
 from nri_fast.infer import forecast, infer
 from nri_fast.metrics import Array
 from nri_fast.readers.recording import DataError, Recording
-from nri_fast.readers.vehicles import read_vehicles
+from nri_fast.readers.vehicles import MOVING, read_vehicles
 from nri_fast.run import Run
 from nri_fast.settings import Settings
 from nri_fast.trajectory_data import TrajectoryData
 
-FEATURES = ("x", "y", "vx", "vy", "gain", "gain_before")
-LATERAL = 5.0
+FEATURES = ("x", "y", "vx", "drift", "gain", "gain_before")
+LATERAL = 20.0
 STEP = 0.5  # seconds between two states
 HORIZONS = (1.0, 3.0, 5.0)  # seconds
+STAY = 3  # steps that a vehicle must be there to be learned from
 SEEN = 2  # steps of a vehicle before the state that its forecast starts from; the first has a second of past in it
 FOLDS = 5
 SEEDS = {"small": 1, "full": 1}
+TOGETHER = {"small": 1, "full": 3}  # runs whose forecasts are averaged
+ONE_RUN = ", one run"
 STEPS = {"small": (20, 200), "full": (100, 600)}
 RELATED = Settings(
-    edge_types=1, neighbours=8, message=32, edge_hidden=(32,), node_hidden=(48,), relative=("x", "y"), robust=False,
-    batch=8, transitions=6, learning_rate=1e-3, polish_rate=1e-3, polish_first_share=0.02, linear_start=True,
+    edge_types=1, neighbours=4, message=32, edge_hidden=(32,), node_hidden=(48,), relative=("x", "y"), robust=False,
+    batch=8, transitions=6, learning_rate=1e-3, polish_rate=3e-3, polish_first_share=0.02, linear_start=True,
 )  # fmt: skip
 ALONE = dataclasses.replace(RELATED, neighbours=None, silent=True)
 TYPED = dataclasses.replace(
@@ -49,77 +55,133 @@ TYPED = dataclasses.replace(
 LANE = 1.8  # metres; vehicles nearer than that across are in one lane
 
 
+@dataclass(frozen=True)
+class Scenario:
+    """A recording in lane coordinates; NaN where nobody is.
+
+    Attributes
+    ----------
+    name : str
+        In the file.
+    frames : int
+        From one state of a system to the next.
+    states : Array
+        [frames, vehicles, features], y and drift times :data:`LATERAL`.
+    velocity : Array
+        [frames, vehicles, 2] as recorded, along and across, in m/s.
+    """
+
+    name: str
+    frames: int
+    states: Array
+    velocity: Array
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be forecast at one time of a scenario.
+
+    Attributes
+    ----------
+    seen : Array
+        [SEEN + 1, vehicles, features]: the last of it is now.
+    straight_on : Array
+        [horizons, vehicles, 2] in metres: constant velocity, the recorded speed along the recorded heading.
+    coming : Array
+        [horizons, vehicles, 2] in metres, NaN where the vehicle is gone.
+    """
+
+    seen: Array
+    straight_on: Array
+    coming: Array
+
+
 def parts(scale: Scale, seed: int, files: tuple[Path, ...]) -> list[Part]:
     """Every fold of every seed."""
     return [
-        Part(f"seed{seed + repetition}-fold{fold}", partial(forecasts, files, STEPS[scale], seed + repetition, fold))
+        Part(f"seed{seed + repetition}-fold{fold}", partial(forecasts, files, scale, seed + repetition, fold))
         for repetition in range(SEEDS[scale])
         for fold in range(FOLDS)
     ]
 
 
-def scenarios(files: Sequence[Path]) -> list[tuple[str, int, Array]]:
-    """Name, frames per step, and states [frames, vehicles, features] of every scenario; NaN where nobody is."""
+def scenarios(files: Sequence[Path]) -> list[Scenario]:
+    """All scenarios of the files, in their order."""
     source = read_vehicles(files)
-    if source.feature_names != FEATURES[:4]:
+    if source.feature_names != MOVING:
         raise DataError(f"{source.where}: expected positions, headings and speeds, got {source.feature_names}")
     if len(source.recordings) < FOLDS:
         raise DataError(f"{source.where}: expected at least {FOLDS} scenarios, got {len(source.recordings)}")
-    return [(r.name, max(1, round(STEP / r.time_step)), states(r)) for r in source.recordings]
+    return [scenario(recording) for recording in source.recordings]
 
 
-def states(recording: Recording) -> Array:
-    """[frames, vehicles, features] in lane coordinates."""
+def scenario(recording: Recording) -> Scenario:
+    """In the direction in which its vehicles go on average."""
     recorded = np.concatenate(list(recording.pieces()))
     along = np.nanmean(recorded[..., 2:], axis=(0, 1))
     along = along / np.hypot(*along)
-    turn = np.array([[along[0], -LATERAL * along[1]], [along[1], LATERAL * along[0]]])
-    turned = np.concatenate([recorded[..., :2] @ turn, recorded[..., 2:] @ turn], axis=-1)
+    turn = np.array([[along[0], -along[1]], [along[1], along[0]]])
+    place, velocity = recorded[..., :2] @ turn * [1.0, LATERAL], recorded[..., 2:] @ turn
     frames = max(1, round(STEP / recording.time_step))
-    gain, before = (np.full(turned.shape[:2], np.nan) for _ in range(2))
-    gain[frames:] = turned[frames:, :, 2] - turned[:-frames, :, 2]
-    before[frames:] = gain[:-frames]
-    return np.concatenate([turned, gain[..., None], before[..., None]], axis=-1)
+    drift = (place[..., 1] - before(place[..., 1], 2 * frames)) / (2 * STEP)
+    gain = velocity[..., 0] - before(velocity[..., 0], frames)
+    moving = (velocity[..., 0], drift, gain, before(gain, frames))
+    return Scenario(recording.name, frames, np.concatenate([place, np.stack(moving, axis=-1)], axis=-1), velocity)
+
+
+def before(series: Array, frames: int) -> Array:
+    """[frames, vehicles]: what it was so many frames ago; NaN where that is not known."""
+    return np.concatenate([np.full_like(series[:frames], np.nan), series[:-frames]])
 
 
 def systems(windows: Sequence[Array]) -> TrajectoryData:
-    """Windows [steps, vehicles, features] of one length as systems of different sizes."""
+    """Windows [steps, vehicles, features] of one length as systems of different sizes; absent where NaN."""
     sizes = torch.tensor([window.shape[1] for window in windows])
-    padded = np.zeros((len(windows), len(windows[0]), int(sizes.max()), len(FEATURES)))
+    padded = np.full((len(windows), len(windows[0]), int(sizes.max()), len(FEATURES)), np.nan)
     for place, window in zip(padded, windows, strict=True):
         place[:, : window.shape[1]] = window
-    return TrajectoryData(torch.from_numpy(padded), None, FEATURES, "vehicles", sizes=sizes)
+    there = np.isfinite(padded).all(axis=-1)
+    states = np.where(there[..., None], padded, 0.0)
+    return TrajectoryData(
+        torch.from_numpy(states), None, FEATURES, "vehicles", sizes=sizes, present=torch.from_numpy(there)
+    )
 
 
-def windows(found: Sequence[tuple[str, int, Array]]) -> TrajectoryData:
-    """Systems to learn from: every second frame begins a window as long as the longest forecast."""
+def windows(found: Sequence[Scenario]) -> TrajectoryData:
+    """Systems to learn from: every second frame begins a window as long as the longest forecast.
+
+    A vehicle is in it if it is there through the first :data:`STAY` steps, and until it leaves.
+    """
     length = round(max(HORIZONS) / STEP)
     cut = []
-    for _, frames, moving in found:
-        for first in range(0, len(moving) - length * frames, 2):
-            window = moving[first : first + length * frames + 1 : frames]
-            there = np.isfinite(window).all(axis=(0, 2))
-            if there.sum() > 1:
-                cut.append(window[:, there])
+    for one in found:
+        for first in range(0, len(one.states) - length * one.frames, 2):
+            window = one.states[first : first + length * one.frames + 1 : one.frames]
+            there = np.logical_and.accumulate(np.isfinite(window).all(axis=2))
+            kept = there[STAY]
+            if kept.sum() > 1:
+                cut.append(np.where(there[..., None], window, np.nan)[:, kept])
     if not cut:
         raise DataError(f"expected scenarios to learn from of {max(HORIZONS) + 2 * STEP} s or more, got none")
     return systems(cut)
 
 
-def tasks(found: Sequence[tuple[str, int, Array]]) -> tuple[list[Array], list[Array]]:
-    """What is seen, [SEEN + 1, vehicles, features], and what comes, [horizons, vehicles, 2] in metres, NaN if gone."""
-    seen, coming = [], []
-    for _, frames, moving in found:
-        ahead = [round(h / STEP) * frames for h in HORIZONS]
-        for now in range((SEEN + 2) * frames, len(moving) - ahead[-1], frames):
-            window = moving[now - SEEN * frames : now + 1 : frames]
+def tasks(found: Sequence[Scenario]) -> list[Task]:
+    """What is forecast: every half second of every scenario, for the vehicles with two seconds of past."""
+    tasks = []
+    for one in found:
+        ahead = [round(h / STEP) * one.frames for h in HORIZONS]
+        for now in range((SEEN + 2) * one.frames, len(one.states) - ahead[-1], one.frames):
+            window = one.states[now - SEEN * one.frames : now + 1 : one.frames]
             there = np.isfinite(window).all(axis=(0, 2))
             if there.sum() > 1:
-                seen.append(window[:, there])
-                coming.append(metres(moving[[now + k for k in ahead]][:, there, :2]))
-    if not seen:
+                here = metres(window[-1, there, :2])
+                straight_on = np.stack([here + h * one.velocity[now, there] for h in HORIZONS])
+                coming = metres(one.states[[now + k for k in ahead]][:, there, :2])
+                tasks.append(Task(window[:, there], straight_on, coming))
+    if not tasks:
         raise DataError(f"expected scenarios to forecast of {max(HORIZONS) + (SEEN + 2) * STEP} s or more, got none")
-    return seen, coming
+    return tasks
 
 
 def metres(places: Array) -> Array:
@@ -133,29 +195,37 @@ def folds(count: int, seed: int) -> list[list[int]]:
     return [sorted(order[fold::FOLDS].tolist()) for fold in range(FOLDS)]
 
 
-def forecasts(files: tuple[Path, ...], steps: tuple[int, int], seed: int, fold: int, place: Workplace) -> Figures:
+def forecasts(files: tuple[Path, ...], scale: Scale, seed: int, fold: int, place: Workplace) -> Figures:
     """Learns from most of the scenarios, with and without relations; forecasts the others."""
     found = scenarios(files)
     tested = folds(len(found), seed)[fold]
     learn_from = windows([one for k, one in enumerate(found) if k not in tested])
-    seen, coming = tasks([found[k] for k in tested])
-    given = systems(seen)
-    squares = {"constant velocity": squared_errors(straight_on(seen), coming)}
+    asked = tasks([found[k] for k in tested])
+    given, coming = systems([task.seen for task in asked]), [task.coming for task in asked]
+    squares = {"constant velocity": squared_errors([task.straight_on for task in asked], coming)}
     seconds = {}
+    steps, polish_steps = STEPS[scale]
     for name, settings in (("without relations", ALONE), ("with relations", RELATED)):
         changed = dataclasses.replace(
-            settings, steps=steps[0], polish_steps=steps[1], rollout=round(max(HORIZONS) / STEP)
+            settings, steps=steps, polish_steps=polish_steps, rollout=round(max(HORIZONS) / STEP)
         )
-        run, seconds[name] = trained(learn_from, changed, seed, place, name.replace(" ", "-"))
-        squares[name] = squared_errors(predicted(run, given), coming)
-    typed, seconds["types"] = trained(learn_from, dataclasses.replace(TYPED, steps=2 * steps[0]), seed, place, "types")
+        told = []
+        for member in range(TOGETHER[scale]):
+            label = f"{name} {member}".replace(" ", "-")
+            run, seconds[f"{name} {member}"] = trained(learn_from, changed, 100 * seed + member, place, label)
+            told.append(predicted(run, given))
+        squares[name] = squared_errors([np.mean(each, axis=0) for each in zip(*told, strict=True)], coming)
+        singly = [squared_errors(one, coming) for one in told]
+        squares[name + ONE_RUN] = np.mean(singly, axis=0).tolist()
+    typed, seconds["types"] = trained(learn_from, dataclasses.replace(TYPED, steps=2 * steps), seed, place, "types")
     return {
         "seed": seed,
         "fold": fold,
-        "scenarios": [found[k][0] for k in tested],
+        "scenarios": [found[k].name for k in tested],
         "systems": learn_from.systems,
+        "runs": TOGETHER[scale],
         "train_seconds": seconds,
-        "settings": RELATED.to_dict(),
+        "settings": changed.to_dict(),
         "forecasts": [int(np.isfinite(one).sum()) for one in np.concatenate(coming, axis=1)[..., 0]],
         "squares": squares,
         "edges": meaning(typed, windows([found[k] for k in tested])),
@@ -168,11 +238,6 @@ def predicted(run: Run, given: TrajectoryData) -> list[Array]:
     ahead = forecast(run, given, infer(run, given), steps[-1], start=given.steps - 1).numpy()
     sizes = given.members.sum(1).tolist()
     return [metres(one[[k - 1 for k in steps], :n, :2]) for one, n in zip(ahead, sizes, strict=True)]
-
-
-def straight_on(seen: Sequence[Array]) -> list[Array]:
-    """Constant velocity: the recorded speed along the recorded heading."""
-    return [np.stack([metres(s[-1, :, :2] + h * s[-1, :, 2:4]) for h in HORIZONS]) for s in seen]
 
 
 def squared_errors(ahead: Sequence[Array], coming: Sequence[Array]) -> list[float]:
@@ -198,7 +263,7 @@ def meaning(run: Run, data: TrajectoryData) -> dict[str, dict[str, float]]:
     """
     found = infer(run, data)
     near = data.pairs if found.candidates is None else found.candidates
-    mean = data.states.mean(1)
+    mean = data.states.sum(1) / data.there.sum(1).clamp(min=1)[..., None]
     s, i, j = near.nonzero(as_tuple=True)
     gap, across, speed = (mean[s, i] - mean[s, j])[:, :3].numpy().T
     speed = np.abs(speed)
@@ -235,7 +300,9 @@ def report(figures: dict[str, Figures]) -> Report:
         f"Root mean square distance in metres over {int(count[-1]):,} forecasts (vehicle and time) of "
         f"{sum(len(part['scenarios']) for part in mine)} scenarios, the same for all; {text.seeds(len(seeds))}, "
         f"{FOLDS} parts by scenario.",
-        "Without relations: the same modules, all edges silent. With relations: the 8 nearest vehicles may act.",
+        f"Forecasts are means of {mine[0]['runs']} runs'; one run: their errors on average. Without relations: the "
+        f"same modules, all edges silent. With relations: the {RELATED.neighbours} nearest vehicles act, a metre "
+        f"across counting as {LATERAL:g} along.",
         "Edges of a run with a silent and an active type, judged by the speed along the lanes in held-out scenarios, "
         "are active where the sender is:",
     ]
@@ -253,8 +320,10 @@ def report(figures: dict[str, Figures]) -> Report:
             f"active, {apart[1]} m/s where silent"
         )
     series = {
-        name: [(h, one[k]) for one in each for k, h in enumerate(HORIZONS)] for name, each in errors.items()
-    }  # fmt: skip
+        name: [(h, one[k]) for one in each for k, h in enumerate(HORIZONS)]
+        for name, each in errors.items()
+        if not name.endswith(ONE_RUN)
+    }
     return Report(
         "US-101 vehicles: forecasts",
         ("model", *(f"error at {h:g} s (m)" for h in HORIZONS), *(f"less at {h:g} s (%)" for h in HORIZONS)),

@@ -45,9 +45,7 @@ class Experiment:
         from nri_fast.experiments.runner import run_experiment
 
         device = choose_device(self.device)
-        run_experiment(
-            self.name, self.scale, self.out, self.resume, self.seed, device, data=self.data, test=self.test
-        )
+        run_experiment(self.name, self.scale, self.out, self.resume, self.seed, device, data=self.data, test=self.test)
 
 
 EXAMPLES: dict[type, str] = {

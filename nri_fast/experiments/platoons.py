@@ -242,10 +242,10 @@ def report(figures: dict[str, Figures]) -> Report:
         (
             f"{len(cars)} runs of {min(cars)} to {max(cars)} cars; the truth is the chain from each car to the next "
             "behind it, which nothing but this table looks at.",
-            "Every run is scored by modules learned on other runs; a score is the log-odds of an edge by the heat bath, "
-            "from speeds averaged over a second and their last change.",
-            f'"{KNOWN.strip(", ")}": a car follows no more than one other. Of log-odds, what follows from that for edges '
-            "that are independent otherwise; of baselines, by how much a sender beats the best other one.",
+            "Every run is scored by modules learned on other runs; a score is the log-odds of an edge by the heat "
+            "bath, from speeds averaged over a second and their last change.",
+            f'"{KNOWN.strip(", ")}": a car follows no more than one other. Of log-odds, what follows from that for '
+            "edges that are independent otherwise; of baselines, by how much a sender beats the best other one.",
             "Baselines: the best by AUROC, true chain in hand, of "
             f"{len(figures['baselines']['quality'])} settings in all.",
         ),

@@ -204,7 +204,9 @@ def _find(folder: Path, split: str, name: str | None) -> Path:
 def _other_splits(folder: Path) -> str:
     found = (re.fullmatch(r"(?:loc|feat)_([^_]+)(?:_.*)?\.npy|([^_]+)(?:_.*)?\.npz", f.name) for f in folder.iterdir())
     splits = sorted({match[1] or match[2] for match in found if match})
-    return f", but one with {' and '.join(map(repr, splits))}: name it as the split" if splits else ""
+    if not splits:
+        return ""
+    return f", but one with {' and '.join(map(repr, splits))}: name it as the split (--split {splits[0]})"
 
 
 def _load_family(lead: Path, split: str, name: str) -> TrajectoryData:

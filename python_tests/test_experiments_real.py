@@ -1,6 +1,7 @@
 """Experiments on recordings that people have, worked off on small files made up here."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -53,13 +54,20 @@ def test_platoons(cars, tmp_path, monkeypatch):
     monkeypatch.setitem(platoons.SEEDS, "small", 2)
     monkeypatch.setattr(platoons, "FOLDS", 2)
     figures, report = figures_of(platoons.EXPERIMENT, (cars,), tmp_path)
-    rows = {row[0].split(" (")[0]: row for row in report.rows}
+    assert all(row[0].endswith(", at most one leader") for row in report.rows[4:])
+    rows, known = ({row[0].split(" (")[0]: row for row in some} for some in (report.rows[:4], report.rows[4:]))
     assert list(rows) == ["nri_fast, mean score of 2 runs", "nri_fast, one training run", "lagged correlation",
                           "Granger causality"]  # fmt: skip
+    assert len(known) == 4
     scored = [{**figures[f"seed{seed}-fold0"]["scores"], **figures[f"seed{seed}-fold1"]["scores"]} for seed in (1, 2)]
     both = {name: (np.array(scored[0][name]) + scored[1][name]) / 2 for name in scored[0]}
     assert float(rows["nri_fast, mean score of 2 runs"][1]) == pytest.approx(platoons.quality(both)["auroc"], abs=1e-3)
+    told = platoons.quality({name: platoons.one_leader(odds) for name, odds in both.items()})
+    assert float(known["nri_fast, mean score of 2 runs, at most one leader"][1]) == pytest.approx(
+        told["auroc"], abs=1e-3
+    )
     assert float(rows["lagged correlation"][1]) > 0.8
+    assert float(known["lagged correlation"][1]) > 0.8
     tested = [name for fold in range(2) for name in figures[f"seed1-fold{fold}"]["scores"]]
     assert sorted(tested) == [f"run{run}" for run in range(7)]  # each once, by modules that never saw it
     assert "7 runs of 3 to 5 cars" in report.notes[0]
@@ -83,10 +91,42 @@ def test_quality_of_scores():
     assert platoons.quality({"a": np.zeros((4, 4))})["auroc"] == 0.5
 
 
-def test_too_few_platoons(tmp_path):
+def test_one_leader_is_the_posterior_over_choices_of_senders():
+    odds = np.array([[0.0, 1.3, -0.4, 2.0], [0.2, 0.0, 0.9, -3.0], [-1.0, 0.7, 0.0, 0.5], [0.1, -0.2, 0.3, 0.0]])
+    found = platoons.one_leader(odds)
+    for j in range(4):
+        others = [i for i in range(4) if i != j]
+        allowed = [choice for choice in itertools.product((0, 1), repeat=3) if sum(choice) <= 1]
+        weight = {choice: np.exp(np.dot(choice, odds[others, j])) for choice in allowed}
+        for place, i in enumerate(others):
+            active = sum(w for choice, w in weight.items() if choice[place])
+            assert found[i, j] == pytest.approx(np.log(active / (sum(weight.values()) - active)))
+    ahead = platoons.ahead_of_others(odds)
+    assert ahead[:, 3] == pytest.approx([1.5, -5.0, -1.5, 0.0])
+    assert platoons.ahead_of_others(odds[:2, :2]).tolist() == [[0.0, 1.3], [0.2, 0.0]]
+
+
+def test_too_few_platoons_and_names_twice(tmp_path):
     np.savez(tmp_path / "few.npz", run=np.ones((100, 3, 3)), dt=np.array(0.1))
     with pytest.raises(DataError, match=r"few\.npz: expected at least 6 runs of 7 s, got 1"):
-        platoons.baselines((tmp_path / "few.npz",), Workplace(tmp_path))
+        platoons.divided((tmp_path / "few.npz",), (), 1, 0)
+    np.savez(tmp_path / "short.npz", run=np.ones((60, 3, 3)), dt=np.array(0.1))
+    with pytest.raises(DataError, match=r"short\.npz: expected at least 1 runs of 7 s, got 0"):
+        platoons.baselines((tmp_path / "short.npz",), Workplace(tmp_path))
+    with pytest.raises(DataError, match=r"expected runs of different names, got 'run' twice"):
+        platoons.platoons([tmp_path / "few.npz"] * 2)
+
+
+def test_platoons_of_another_file(cars, tmp_path, monkeypatch):
+    monkeypatch.setitem(platoons.STEPS, "small", 3)
+    with np.load(cars) as runs:
+        np.savez(tmp_path / "other.npz", **{name: runs[name] for name in ("dt", "run5", "run6")})
+        np.savez(tmp_path / "known.npz", **{name: runs[name] for name in ("dt", "run0", "run1")})
+    made = platoons.parts("small", 1, (tmp_path / "known.npz",), (tmp_path / "other.npz",))
+    assert [part.name for part in made] == ["baselines", "seed1"]
+    figures = {part.name: part.work(Workplace(tmp_path / "work", progress=False)) for part in made}
+    assert sorted(figures["seed1"]["scores"]) == ["run5", "run6"]
+    assert platoons.EXPERIMENT.report(figures).notes[0].startswith("2 runs of ")
 
 
 # Vehicles -----------------------------------------------------------------------------------------------------------
@@ -132,6 +172,22 @@ def test_vehicles(tracks, tmp_path, monkeypatch):
             assert all(np.less(part["squares"][name], part["squares"][f"{name}, one run"]))
     assert "nan" not in report.markdown()
     assert len(report.figure.axes) == 2
+
+
+def test_vehicles_of_another_file(tracks, tmp_path, monkeypatch):
+    monkeypatch.setitem(vehicles.STEPS, "small", (5, 10))
+    with np.load(tracks) as arrays:
+        rows = {name: arrays[name] for name in arrays.files if name != "dt"}
+    for file, numbers in (("known", [0, 1]), ("other", [2])):
+        chosen = np.isin(rows["scenario"], numbers)
+        np.savez(tmp_path / f"{file}.npz", dt=np.array(0.1), **{name: array[chosen] for name, array in rows.items()})
+    (part,) = vehicles.parts("small", 1, (tmp_path / "known.npz",), (tmp_path / "other.npz",))
+    figures = part.work(Workplace(tmp_path / "work", progress=False))
+    assert figures["scenarios"] == ["2"]
+    alone = vehicles.windows(vehicles.scenarios([tmp_path / "known.npz"]))
+    assert figures["systems"] == alone.systems
+    with pytest.raises(DataError, match=r"known\.npz: expected at least 5 scenarios, got 2"):
+        vehicles.divided((tmp_path / "known.npz",), (), 1, 0)
 
 
 def test_lane_coordinates_know_nothing_of_what_comes(tracks, monkeypatch):
@@ -243,6 +299,10 @@ def test_data_are_asked_for_and_remembered(cars, tmp_path, monkeypatch, capsys):
         runner.run_experiment("platoons", out=tmp_path / "x")
     with pytest.raises(ValueError, match="--data: accuracy takes none"):
         runner.run_experiment("accuracy", out=tmp_path / "x", data=[cars])
+    with pytest.raises(ValueError, match="--test: mocap divides its recordings by itself"):
+        runner.run_experiment("mocap", out=tmp_path / "x", data=[cars], test=[cars])
+    with pytest.raises(ValueError, match=r"--test: expected files that are not learned from, got .*platoons\.npz"):
+        runner.run_experiment("platoons", out=tmp_path / "x", data=[cars], test=[cars])
     assert not (tmp_path / "x").exists()
     monkeypatch.setitem(platoons.STEPS, "small", 3)
     monkeypatch.setattr(platoons, "FOLDS", 2)

@@ -195,7 +195,9 @@ def test_missing(tmp_path):
 
 def test_other_splits_are_named(tmp_path):
     save_trajectories(simulate("springs", 2, steps=3, split="valid"), tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"but one with 'valid': name it as the split; data files there"):
+    with pytest.raises(
+        FileNotFoundError, match=r"but one with 'valid': name it as the split \(--split valid\); data files"
+    ):
         load_trajectories(tmp_path)
 
 

@@ -203,6 +203,8 @@ def test_files_that_are_not_there_or_no_text(files, tmp_path):
         read_mocap(files[0], [tmp_path / "no.amc"])
     with pytest.raises(FileNotFoundError, match=r"no\.asf"):
         read_mocap(tmp_path / "no.asf", [files[1]])
+    with pytest.raises(DataError, match="expected a file, got a folder"):
+        read_mocap(tmp_path, [files[1]])
     files[1].write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match=r"a\.amc: expected text"):
         read_mocap(files[0], [files[1]])

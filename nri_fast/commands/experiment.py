@@ -24,6 +24,11 @@ class Experiment:
         tuple[Path, ...], tyro.conf.arg(metavar="[FILE ...]", help_behavior_hint="(for mocap, platoons, vehicles)")
     ] = ()
     """Recordings, for the experiments on real ones: platoons.npz, tracks.npz, or 35.asf and its .amc files."""
+    test: Annotated[
+        tuple[Path, ...], tyro.conf.arg(metavar="[FILE ...]", help_behavior_hint="(for platoons, vehicles)")
+    ] = ()
+    """Recordings to judge by, none of which is learned from. Without: --data is divided into parts, each of which is
+    judged by what was learned from the others."""
     scale: Literal["small", "full"] = "small"
     """A minute or so, which shows that it works, or the full size (hours, for some)."""
     out: Annotated[Path | None, optional("DIR", "nri-fast-NAME")] = None
@@ -40,7 +45,7 @@ class Experiment:
         from nri_fast.experiments.runner import run_experiment
 
         device = choose_device(self.device)
-        run_experiment(self.name, self.scale, self.out, self.resume, self.seed, device, data=self.data)
+        run_experiment(self.name, self.scale, self.out, self.resume, self.seed, device, data=self.data, test=self.test)
 
 
 EXAMPLES: dict[type, str] = {
@@ -51,6 +56,7 @@ experiments:
 examples:
   nri-fast experiment calibration
   nri-fast experiment platoons --data platoons.npz
+  nri-fast experiment vehicles --data monday.npz --test tuesday.npz
   nri-fast experiment accuracy --scale full --out accuracy
   nri-fast experiment accuracy --scale full --out accuracy --resume""",
 }

@@ -72,6 +72,9 @@ class Train:
     """Look for edges only from an entity's so many nearest ones, by the mean distance through a recording."""
     radius: Annotated[float | None, optional("DISTANCE", "the preset's: any")] = None
     """Look for edges only from entities no farther away on average, in recorded units."""
+    block: Annotated[int | None, optional("INT", "the preset's")] = None
+    """Weigh at most so many sets of an entity's senders jointly; where there are more, every step frees a random choice
+    of edges. Smaller is faster with ten entities or more."""
     judged: Annotated[tuple[str, ...] | None, optional("[FEATURE ...]", "the preset's")] = None
     """Features whose one-step prediction judges structures; none after the option: all of them."""
     relative: Annotated[tuple[str, ...] | None, optional("[FEATURE ...]", "the preset's")] = None

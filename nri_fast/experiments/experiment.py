@@ -92,13 +92,18 @@ class Experiment:
     Attributes
     ----------
     parts : callable
-        (scale, seed) -> the parts, in the order in which they are worked off; (scale, seed, files) if it needs data.
+        (scale, seed) -> the parts, in the order in which they are worked off; (scale, seed, files) if it needs data;
+        (scale, seed, files, tested) if it can judge recordings of files that it does not learn from (`tested` is empty:
+        it sets some of its recordings aside instead).
     report : callable
         Figures of all parts, by name, in that order -> Report.
     data : str
         Which recordings it needs, for people; empty: none.
+    takes_test : bool
+        It can judge files that it does not learn from.
     """
 
     parts: Callable[..., list[Part]]
     report: Callable[[dict[str, Figures]], Report]
     data: str = ""
+    takes_test: bool = False

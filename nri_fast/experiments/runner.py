@@ -47,6 +47,7 @@ def run_experiment(
     progress: bool = True,
     say: Callable[[str], None] = print,
     data: Sequence[Path] = (),
+    test: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Runs an experiment, or what is left of it.
 
@@ -71,6 +72,8 @@ def run_experiment(
         Takes each line of text.
     data : sequence of Path
         Files with recordings, for the experiments that need some.
+    test : sequence of Path
+        Files to judge by, none of which is learned from, for the experiments that take some.
 
     Returns
     -------
@@ -83,7 +86,8 @@ def run_experiment(
     FileExistsError
         The folder is there and not empty, without `resume`.
     ValueError
-        No such experiment; it needs data, or takes none; the folder was begun with something else.
+        No such experiment; it needs data, or takes none; a file is to be learned from and judged by; the folder was
+        begun with something else.
     FileNotFoundError
         No such data.
     CheckpointError
@@ -93,11 +97,18 @@ def run_experiment(
     experiment = load_experiment(name)
     if bool(data) != bool(experiment.data):
         raise ValueError(f"--data: {name} needs {experiment.data}" if experiment.data else f"--data: {name} takes none")
-    parts = experiment.parts(scale, seed, tuple(data)) if data else experiment.parts(scale, seed)
+    if test and not experiment.takes_test:
+        raise ValueError(f"--test: {name} divides its recordings by itself, and takes none")
+    hashes = {option: _hashes(files) for option, files in (("data", data), ("test", test)) if files}
+    both = set(hashes.get("data", {}).values()) & set(hashes.get("test", {}).values())
+    if both:
+        file = next(file for file, digest in hashes["test"].items() if digest in both)
+        raise ValueError(f"--test: expected files that are not learned from, got {file}, which --data has too")
+    files = [tuple(data)] * bool(experiment.data) + [tuple(test)] * experiment.takes_test
+    parts = experiment.parts(scale, seed, *files)
     folder = Path(f"nri-fast-{name}") if out is None else out
     plan = {"experiment": name, "scale": scale, "seed": seed, "nri_fast": __version__, "parts": [p.name for p in parts]}
-    if data:
-        plan["data"] = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in data}
+    plan |= hashes
     _begin(folder, plan, resume)
     done = {}
     for number, part in enumerate(parts, 1):
@@ -106,13 +117,19 @@ def run_experiment(
     return _write(folder, plan, report, done, say)
 
 
+def _hashes(files: Sequence[Path]) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
 def _begin(folder: Path, plan: dict[str, Any], resume: bool) -> None:
     file = folder / PLAN_FILE
     if resume and file.exists():
         begun = _read(file)
-        for key, value in plan.items():
-            if begun.get(key) != value:
-                raise ValueError(f"{folder}: was begun with {key} {begun.get(key)}, got {value}; pass another folder")
+        for key in sorted({*begun, *plan}):
+            if begun.get(key) != plan.get(key):
+                raise ValueError(
+                    f"{folder}: was begun with {key} {begun.get(key)}, got {plan.get(key)}; pass another folder"
+                )
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder}: already there and not empty; pass another --out, or --resume to go on")
@@ -158,8 +175,7 @@ def _write(
     text = report.markdown()
     table = {"title": report.title, "columns": report.columns, "rows": report.rows, "notes": report.notes}
     facts = {"experiment": plan["experiment"], "scale": plan["scale"], "seed": plan["seed"]}
-    if "data" in plan:
-        facts["data"] = plan["data"]
+    facts |= {key: plan[key] for key in ("data", "test") if key in plan}
     result = json_text({**facts, "table": table, "parts": done})
     picture = io.BytesIO()
     report.figure.savefig(picture, format="png", dpi=150)

@@ -40,7 +40,6 @@ HORIZONS = (1.0, 3.0, 5.0)  # seconds
 STAY = 3  # steps that a vehicle must be there to be learned from
 SEEN = 2  # steps of a vehicle before the state that its forecast starts from; the first has a second of past in it
 FOLDS = 5
-SEEDS = {"small": 1, "full": 1}
 TOGETHER = {"small": 1, "full": 3}  # runs whose forecasts are averaged
 ONE_RUN = ", one run"
 STEPS = {"small": (20, 200), "full": (100, 600)}
@@ -96,22 +95,19 @@ class Task:
     coming: Array
 
 
-def parts(scale: Scale, seed: int, files: tuple[Path, ...]) -> list[Part]:
-    """Every fold of every seed."""
-    return [
-        Part(f"seed{seed + repetition}-fold{fold}", partial(forecasts, files, scale, seed + repetition, fold))
-        for repetition in range(SEEDS[scale])
-        for fold in range(FOLDS)
-    ]
+def parts(scale: Scale, seed: int, files: tuple[Path, ...], tested: tuple[Path, ...] = ()) -> list[Part]:
+    """Every fold; one part if there are files to judge by."""
+    names = ["forecasts"] if tested else [f"seed{seed}-fold{fold}" for fold in range(FOLDS)]
+    return [Part(name, partial(forecasts, files, tested, scale, seed, fold)) for fold, name in enumerate(names)]
 
 
-def scenarios(files: Sequence[Path]) -> list[Scenario]:
+def scenarios(files: Sequence[Path], least: int = 1) -> list[Scenario]:
     """All scenarios of the files, in their order."""
     source = read_vehicles(files)
     if source.feature_names != MOVING:
         raise DataError(f"{source.where}: expected positions, headings and speeds, got {source.feature_names}")
-    if len(source.recordings) < FOLDS:
-        raise DataError(f"{source.where}: expected at least {FOLDS} scenarios, got {len(source.recordings)}")
+    if len(source.recordings) < least:
+        raise DataError(f"{source.where}: expected at least {least} scenarios, got {len(source.recordings)}")
     return [scenario(recording) for recording in source.recordings]
 
 
@@ -195,12 +191,23 @@ def folds(count: int, seed: int) -> list[list[int]]:
     return [sorted(order[fold::FOLDS].tolist()) for fold in range(FOLDS)]
 
 
-def forecasts(files: tuple[Path, ...], scale: Scale, seed: int, fold: int, place: Workplace) -> Figures:
-    """Learns from most of the scenarios, with and without relations; forecasts the others."""
-    found = scenarios(files)
-    tested = folds(len(found), seed)[fold]
-    learn_from = windows([one for k, one in enumerate(found) if k not in tested])
-    asked = tasks([found[k] for k in tested])
+def divided(
+    files: tuple[Path, ...], tested: tuple[Path, ...], seed: int, fold: int
+) -> tuple[list[Scenario], list[Scenario]]:
+    """Scenarios to learn from, and to forecast: those of `tested`, or a part of all if there are no such files."""
+    if tested:
+        return scenarios(files), scenarios(tested)
+    found = scenarios(files, FOLDS)
+    aside = folds(len(found), seed)[fold]
+    return [one for k, one in enumerate(found) if k not in aside], [found[k] for k in aside]
+
+
+def forecasts(
+    files: tuple[Path, ...], tested: tuple[Path, ...], scale: Scale, seed: int, fold: int, place: Workplace
+) -> Figures:
+    """Learns from some scenarios, with and without relations; forecasts others."""
+    known, unknown = divided(files, tested, seed, fold)
+    learn_from, asked = windows(known), tasks(unknown)
     given, coming = systems([task.seen for task in asked]), [task.coming for task in asked]
     squares = {"constant velocity": squared_errors([task.straight_on for task in asked], coming)}
     seconds = {}
@@ -221,14 +228,14 @@ def forecasts(files: tuple[Path, ...], scale: Scale, seed: int, fold: int, place
     return {
         "seed": seed,
         "fold": fold,
-        "scenarios": [found[k].name for k in tested],
+        "scenarios": [one.name for one in unknown],
         "systems": learn_from.systems,
         "runs": TOGETHER[scale],
         "train_seconds": seconds,
         "settings": changed.to_dict(),
         "forecasts": [int(np.isfinite(one).sum()) for one in np.concatenate(coming, axis=1)[..., 0]],
         "squares": squares,
-        "edges": meaning(typed, windows([found[k] for k in tested])),
+        "edges": meaning(typed, windows(unknown)),
     }
 
 
@@ -281,34 +288,30 @@ def meaning(run: Run, data: TrajectoryData) -> dict[str, dict[str, float]]:
 
 
 def report(figures: dict[str, Figures]) -> Report:
-    """Errors over all folds and seeds, and the share of active edges by where the sender is."""
-    seeds = sorted({part["seed"] for part in figures.values()})
-    errors: dict[str, list[list[float]]] = {}
-    for seed in seeds:
-        mine = [part for part in figures.values() if part["seed"] == seed]
-        count = np.sum([part["forecasts"] for part in mine], axis=0)
-        for name in mine[0]["squares"]:
-            total = np.sum([part["squares"][name] for part in mine], axis=0)
-            errors.setdefault(name, []).append(np.sqrt(total / count).tolist())
-    base = np.mean(errors["constant velocity"], axis=0)
+    """Errors over all scenarios, and the share of active edges by where the sender is."""
+    found = list(figures.values())
+    count = np.sum([part["forecasts"] for part in found], axis=0)
+    errors = {
+        name: np.sqrt(np.sum([part["squares"][name] for part in found], axis=0) / count) for name in found[0]["squares"]
+    }
+    base = errors["constant velocity"]
     rows = []
     for name, each in errors.items():
-        cells = [text.number([one[k] for one in each], 2) for k in range(len(HORIZONS))]
-        gains = [f"{100 * (1 - np.mean([one[k] for one in each]) / base[k]):.0f}" for k in range(len(HORIZONS))]
-        rows.append((name, *cells, *gains))
+        gains = [f"{gain:.0f}" for gain in 100 * (1 - each / base)]
+        rows.append((name, *(f"{one:.2f}" for one in each), *gains))
     notes = [
         f"Root mean square distance in metres over {int(count[-1]):,} forecasts (vehicle and time) of "
-        f"{sum(len(part['scenarios']) for part in mine)} scenarios, the same for all; {text.seeds(len(seeds))}, "
-        f"{FOLDS} parts by scenario.",
-        f"Forecasts are means of {mine[0]['runs']} runs'; one run: their errors on average. Without relations: the "
-        f"same modules, all edges silent. With relations: the {RELATED.neighbours} nearest vehicles act, a metre "
-        f"across counting as {LATERAL:g} along.",
+        f"{sum(len(part['scenarios']) for part in found)} scenarios, the same for all; each is forecast by modules "
+        "that did not learn from it.",
+        f"Forecasts are means of {found[0]['runs']} runs'; one run: their errors on average. Without relations: the "
+        f"same modules, all edges silent. With relations: the {found[0]['settings']['neighbours']} nearest vehicles "
+        f"act, a metre across counting as {LATERAL:g} along.",
         "Edges of a run with a silent and an active type, judged by the speed along the lanes in held-out scenarios, "
         "are active where the sender is:",
     ]
     shares = {}
     for where in GROUPS:
-        told = [part["edges"][where] for part in figures.values()]
+        told = [part["edges"][where] for part in found]
         total = {key: sum(one[key] for one in told) for key in told[0]}
         if not total["edges"]:
             continue
@@ -320,7 +323,7 @@ def report(figures: dict[str, Figures]) -> Report:
             f"active, {apart[1]} m/s where silent"
         )
     series = {
-        name: [(h, one[k]) for one in each for k, h in enumerate(HORIZONS)]
+        name: list(zip(HORIZONS, each.tolist(), strict=True))
         for name, each in errors.items()
         if not name.endswith(ONE_RUN)
     }
@@ -351,4 +354,4 @@ def figure_of(series: dict[str, Any], shares: dict[str, list[float]]) -> Any:
     return figure
 
 
-EXPERIMENT = Experiment(parts, report, "vehicle tracks: .npz or CommonRoad .xml files")
+EXPERIMENT = Experiment(parts, report, "vehicle tracks: .npz or CommonRoad .xml files", takes_test=True)

@@ -159,6 +159,8 @@ def lines_of(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Words of every line that is neither empty nor a comment, with its number."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
+    if path.is_dir():
+        raise DataError(f"{path}: expected a file, got a folder")
     try:
         with path.open(encoding="utf-8") as opened:
             for number, line in enumerate(opened, 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import sys
 import time
@@ -26,7 +27,7 @@ from nri_fast.linear_start import start_linearly
 from nri_fast.modules import ModuleLibrary
 from nri_fast.ops import one_torch_thread
 from nri_fast.parameter_vector import ParameterVector
-from nri_fast.polishing import horizon, piece, piece_length
+from nri_fast.polishing import from_own_states, horizon, piece, piece_length
 from nri_fast.presence import compared_predictions
 from nri_fast.proposals.imitation import Imitation
 from nri_fast.proposals.sources import make_imitation, make_proposer
@@ -35,6 +36,7 @@ from nri_fast.rollouts import Rollouts, residuals
 from nri_fast.schedule import AcceptanceTemperature, Plateau, ResidualScale, geometric, linear_floor, one_cycle
 from nri_fast.settings import Settings
 from nri_fast.shared_rollouts import tied_rollouts
+from nri_fast.substeps import short_step_library, spaced
 from nri_fast.system_set import Batch, SystemSet
 from nri_fast.training_draws import TrainingDraws
 from nri_fast.warm_start import WarmStart
@@ -43,6 +45,9 @@ CHECKPOINT_SECONDS = 30.0
 HIGHEST_TEMPERATURE = 10.0  # of a chain, in units of the energy; robust energies are logarithms
 GEOMETRIC = 0.1, 1e-5  # first and last temperature of a chain that is cooled geometrically
 MOST_SKIPPED = 20  # gradient steps in a row that may be skipped because they are not finite
+LATER_RATE = (
+    0.2  # of the peak rate of short steps: what they do behind a forecast's first, where a law is known already
+)
 RESIDUALS_EVERY = 4  # steps; what is followed changes slowly
 
 
@@ -263,7 +268,7 @@ class BounceGrad:
             while self._step < self.total_steps:
                 if self._step == self.settings.steps:
                     self._settle(systems)
-                    self._start_polishing()
+                    self._start_polishing(systems)
                 if self._step == self._rollouts_from > self.settings.steps:
                     self._keep_first_step()
                 self._one_step(systems)
@@ -342,11 +347,16 @@ class BounceGrad:
         factor = self._temperature_factor
         return heat_bath_bounce(parameters, batch, self.structures, rows, self.coupling, draw, factor, sample)
 
-    def _start_polishing(self) -> None:
+    def _start_polishing(self, systems: SystemSet) -> None:
         """Forecasts get modules of their own: those that judge structures stay as they are."""
-        free = self.library.with_positions() if self.settings.polish_positions else copy.deepcopy(self.library)
-        self.forecaster = free
-        self._weights, self._optimiser = _learner(free, self.settings.polish_rate)
+        s = self.settings
+        if s.polish_substeps > 1:
+            self.forecaster = short_step_library(
+                self.library, systems, s.polish_substeps, s.polish_positions, self.seed
+            )
+        else:
+            self.forecaster = self.library.with_positions() if s.polish_positions else copy.deepcopy(self.library)
+        self._weights, self._optimiser = _learner(self.forecaster, s.polish_rate)
 
     def _keep_first_step(self) -> None:
         """What is right at one step stays; a copy learns roll-outs."""
@@ -382,10 +392,44 @@ class BounceGrad:
         if s.polish_first_steps:
             rollout = 1 if steps < 0 else horizon(steps / (s.polish_steps - s.polish_first_steps), rollout)
             length = piece_length(systems.steps, rollout)
+        if s.polish_substeps > 1:
+            return self._polish_short_steps(systems, batch, parameters, rollout)
         start = self._draws.piece_start(batch, systems.steps, systems.steps - length, self._step)
         error = one_step_error(self.forecaster, None, None)
         followed = piece(batch, systems.steps, start, length) if length < systems.steps else batch
         return polish_bounce(Rollouts(self.forecaster, parameters, followed, length, rollout, error), self.structures)
+
+    def _polish_short_steps(self, systems: SystemSet, batch: Batch, parameters: Tensor, reach: int) -> BounceResult:
+        """One recorded step at a time: from recorded states first, then from those that forecasts of `reach` steps met.
+
+        A gradient through many short steps is all about the few systems in which it explodes, and unlearns the law.
+        What a forecast's later steps should say, the mean over what may happen, they learn without: by meeting the
+        states that they are given.
+        """
+        assert self.structures is not None
+        s = self.settings
+        if self._step < self._rollouts_from or systems.steps < 3:
+            ids, start = self._draws.sudden_transitions(systems, self._step)
+            followed = piece(systems.batch(ids), systems.steps, to_device(start, batch.states.device), 2)
+            error = one_step_error(self.library, None, None)
+        else:
+            # As forecasts are examined, all features alike. A law needs positions more exactly, in their own units.
+            error = ops.ErrorMeasure((1.0 / (self.library.change_scale**2).mean()).repeat(systems.features))
+            followed = self._from_own_states(systems, batch, parameters, min(max(reach, 2), systems.steps - 1))
+        states, present, length = spaced(followed.graph, followed.states, followed.present, 2, s.polish_substeps)
+        followed = dataclasses.replace(followed, states=states, present=present)
+        rollouts = Rollouts(self.forecaster, parameters, followed, length, s.polish_substeps, error)
+        return polish_bounce(rollouts, self.structures)
+
+    def _from_own_states(self, systems: SystemSet, batch: Batch, parameters: Tensor, reach: int) -> Batch:
+        """Transitions behind the first one of forecasts of `reach` steps, from one random step of every system on."""
+        assert self.structures is not None
+        start = self._draws.piece_start(batch, systems.steps, systems.steps - 1 - reach, self._step)
+        later = self.forecaster, parameters
+        first = later if self.first_step is None else (self.first_step, self.first_step.flat_parameters())
+        modules = [first, *[later] * (reach - 2)]
+        types = self.structures.edge_types[batch.edges], self.structures.node_types[batch.nodes]
+        return from_own_states(systems, batch, start, modules, self.settings.polish_substeps, *types)
 
     def _follow_residuals(self, systems: SystemSet, batch: Batch, parameters: Tensor) -> None:
         """Predictions of the batch's structures from one random step of every system."""
@@ -449,7 +493,8 @@ class BounceGrad:
             return one_cycle(self._step, s.steps, s.learning_rate)
         if self._step < self._rollouts_from:
             return one_cycle(self._step - s.steps, s.polish_first_steps, s.polish_rate)
-        return one_cycle(self._step - self._rollouts_from, s.polish_steps - s.polish_first_steps, s.polish_rate)
+        peak = s.polish_rate if s.polish_substeps == 1 else LATER_RATE * s.polish_rate
+        return one_cycle(self._step - self._rollouts_from, s.polish_steps - s.polish_first_steps, peak)
 
     # State ----------------------------------------------------------------------------------------------------------
 
@@ -534,7 +579,7 @@ class BounceGrad:
         )
         self.library.load_state_dict(library)
         if forecaster:
-            self._start_polishing()
+            self._start_polishing(systems)
             self.forecaster.load_state_dict(first_step or forecaster)
         if first_step:
             self._keep_first_step()

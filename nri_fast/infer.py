@@ -21,6 +21,7 @@ from nri_fast.proposals.network import Table, predict
 from nri_fast.run import Run, systems_of
 from nri_fast.search import metropolis_search
 from nri_fast.settings import Search
+from nri_fast.substeps import spaced
 from nri_fast.system_set import SystemSet
 from nri_fast.trajectory_data import TrajectoryData
 
@@ -112,18 +113,20 @@ def infer(
     if near is not None:
         probability[..., 0] += (data.pairs & ~near).to(probability)
     nodes = found.node_types if run.settings.node_types > 1 else None
+    substeps = run.settings.forecast_substeps
+    states, present, steps = spaced(graph, systems.states, systems.present, systems.steps, substeps)
     with torch.no_grad():
         energy = ops.rollout_energy(
             run.forecaster,
             run.forecaster.flat_parameters(),
             graph,
-            systems.states,
-            systems.steps,
+            states,
+            steps,
             found.edge_types[None],
             nodes,
-            min(run.settings.rollout, systems.steps - 1),
+            substeps * min(run.settings.rollout, systems.steps - 1),
             energies.error_measure(run.forecaster),
-            present=systems.present,
+            present=present,
             step_scale=systems.step_scale,
         )[0]
     return Inference(
@@ -235,16 +238,17 @@ def _rolled_out(
     """[systems, horizon, N, D]: the first step by modules of its own, where the run has some."""
     adjacency, members = inference.adjacency.to(run.device), None if data.sizes is None else data.members.to(run.device)
     systems = systems_of(data, run.padded_states(data), run.step_scale(data), inference.candidates)
-    graph, scale = systems.graph, systems.step_scale
+    graph, scale, substeps = systems.graph, systems.step_scale, run.settings.forecast_substeps
 
     def predicted(library: ModuleLibrary, state: Tensor, steps: int) -> Tensor:
+        steps, recorded = steps * substeps, slice(substeps - 1, None, substeps)
         if members is None:
-            return energies.forecast(library, graph, state, adjacency, nodes, steps, part, scale)
+            return energies.forecast(library, graph, state, adjacency, nodes, steps, part, scale)[:, recorded]
         types, there = (None if values is None else values[members] for values in (nodes, part))
         flat = energies.forecast(library, graph, state[members], adjacency, types, steps, there, scale)
         padded = flat.new_zeros(data.systems, steps, data.entities, data.features)
         padded[members[:, None].expand(-1, steps, -1)] = flat.view(-1, data.features)
-        return padded
+        return padded[:, recorded]
 
     if run.first_step is None:
         return predicted(run.forecaster, initial, horizon)

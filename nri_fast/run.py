@@ -104,6 +104,11 @@ class Run:
         """Where the modules live."""
         return self.library.change_scale.device
 
+    @property
+    def whole_steps(self) -> ModuleLibrary:
+        """The best modules at forecasts of those that take one step from a recorded state to the next."""
+        return self.forecaster if self.settings.forecast_substeps == 1 else self.library
+
     def error_measure(self) -> ops.ErrorMeasure:
         """The error that training ended with."""
         judged = self.settings.judged_places(self.normalisation.feature_names)

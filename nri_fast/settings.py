@@ -88,6 +88,10 @@ class Settings:
         Peak learning rate of those.
     polish_positions : bool
         The copy sees `relative` features as they are: walls can be learned, from enough systems.
+    polish_substeps : int
+        Steps that forecasts take from one recorded state to the next. Above 1 they are made with new modules, not with
+        a copy, which learn one recorded step at a time: sudden changes more often in the share `polish_first_share`,
+        and behind it from the states that forecasts come to (:mod:`nri_fast.substeps`).
     proposal : {"random", "edge", "node", "flip", "system"}
         Metropolis: what a proposal changes. "random": one random edge or entity, to a random other type. The others
         draw from probabilities: one edge ("edge"), all incoming edges of one entity ("node"), the same with the current
@@ -155,6 +159,7 @@ class Settings:
     polish_first_share: float = 0.0
     polish_rate: float = 2e-3
     polish_positions: bool = False
+    polish_substeps: int = 1
     proposal: Proposal = "random"
     proposal_source: ProposalSource = "network"
     temperature_rule: TemperatureRule = "acceptance"
@@ -180,6 +185,7 @@ class Settings:
             "rollout",
             "proposals",
             "block",
+            "polish_substeps",
         )
         for name, least in [*((name, 1) for name in whole), ("polish_steps", 0)]:
             value = getattr(self, name)
@@ -249,6 +255,11 @@ class Settings:
     def polish_first_steps(self) -> int:
         """Gradient steps on modules for a forecast's first step; zero: it has none of its own."""
         return int(self.polish_first_share * self.polish_steps)
+
+    @property
+    def forecast_substeps(self) -> int:
+        """Steps of the forecaster's modules for each recorded one."""
+        return self.polish_substeps if self.polish_steps else 1
 
     @property
     def least_steps(self) -> int:

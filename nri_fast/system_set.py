@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from nri_fast.checks import FLOATS, check_finite, check_tensor
 from nri_fast.graph import MegaGraph, to_device
 from nri_fast.modules import ModuleLibrary
-from nri_fast.presence import compared_by_step, lengths, systems_with
+from nri_fast.presence import compared_by_step, flat_places, lengths, owners, systems_with
 
 
 @lru_cache(maxsize=16)
@@ -201,6 +202,28 @@ class SystemSet:
             sums += change.sum(0)
             count += len(change)
         return (squares / count - (sums / count) ** 2).clamp(min=0).sqrt()
+
+    @cached_property
+    def sudden(self) -> Tensor:
+        """[systems * (steps - 1)] float64, in host memory: running sum of how likely each transition is to be drawn
+        where sudden changes are to be met often.
+
+        Half of the draws take all transitions alike, half in proportion to the sum of the entities' squared changes,
+        features in units of their :meth:`change_deviation`. Where nobody is compared, none is drawn.
+        """
+        rows = self.states.view(-1, self.features).double().cpu()
+        graph, deviation = self.graph.host, self.change_deviation().cpu()
+        unit = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+        places = flat_places(graph, self.steps)
+        size = torch.stack([((rows[b] - rows[a]) / unit).square().mean(-1) for a, b in pairwise(places)])
+        compared = torch.ones_like(size)
+        if self.present is not None:
+            compared = compared_by_step(graph, self.present.cpu(), self.steps).double()
+        sums = torch.zeros(2, len(self), self.steps - 1, dtype=torch.float64)
+        sums.index_add_(1, owners(graph), torch.stack([compared, compared * size]).mT)
+        usable = (sums[0] > 0).double()
+        changed = sums[1] / sums[1].sum() if bool(sums[1].any()) else usable / usable.sum()
+        return (usable / usable.sum() + changed).flatten().cumsum(0)
 
     def __len__(self) -> int:
         return self.graph.systems

@@ -19,7 +19,7 @@ from nri_fast.settings import Settings
 from nri_fast.system_set import Batch, SystemSet
 
 # What a generator is for. Never renumber: saved runs resume by these numbers.
-BATCHES, TRANSITIONS, FIRST_STRUCTURES, FREE_EDGES, RESIDUALS, PIECES = 1, 2, 3, 4, 5, 6
+BATCHES, TRANSITIONS, FIRST_STRUCTURES, FREE_EDGES, RESIDUALS, PIECES, SUDDEN = 1, 2, 3, 4, 5, 6, 7
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,15 @@ class TrainingDraws:
     def piece_start(self, batch: Batch, steps: int, last: int, step: int) -> Tensor:
         """[B] int64: a recorded step of every system, 0 to `last`, from which on forecasts are trained."""
         return self._starts(PIECES, batch, steps, last, 1, step)[:, 0]
+
+    def sudden_transitions(self, systems: SystemSet, step: int) -> tuple[Tensor, Tensor]:
+        """[batch * transitions] int64 each, on the host: systems, and recorded steps that transitions of theirs start
+        from, as :attr:`SystemSet.sudden` says how likely they are.
+        """
+        count = self.settings.batch * min(self.settings.transitions, systems.steps - 1)
+        drawn = torch.from_numpy(self._generator(SUDDEN, step).random(count))
+        place = torch.searchsorted(systems.sudden, drawn * systems.sudden[-1], right=True)
+        return place // (systems.steps - 1), place % (systems.steps - 1)
 
     def _starts(self, purpose: int, batch: Batch, steps: int, last: int, count: int, step: int) -> Tensor:
         """[B, count] int64: steps from 0 to `last`, where it can be such from which somebody is compared."""

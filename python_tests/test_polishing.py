@@ -9,7 +9,7 @@ import torch
 
 import nri_fast as nf
 from nri_fast import energies
-from nri_fast.polishing import horizon, piece, piece_length
+from nri_fast.polishing import from_forecasts, horizon, piece, piece_length
 from nri_fast.simulate import simulate
 from nri_fast.system_set import SystemSet
 
@@ -102,3 +102,26 @@ def test_no_steps_and_no_modules_for_it(steps, share):
     assert run.first_step is None
     same = torch.equal(run.library.flat_parameters(), run.forecaster.flat_parameters())
     assert same == (steps == 0)
+
+
+def test_transitions_that_begin_where_forecasts_came_to():
+    """Ragged, with holes; a forecast that is lost takes its system out, one that is not there does not."""
+    sizes, steps = (2, 3, 2, 2), 4
+    graph = nf.MegaGraph.complete_ragged(sizes)
+    recorded = torch.rand(steps * graph.nodes, 1)
+    present = torch.ones(steps * graph.nodes, dtype=torch.uint8)
+    systems = SystemSet(graph, recorded.flatten(), steps, 1, present)
+    ids, start = torch.tensor([1, 0, 3, 2]), torch.tensor([2, 1, 0, 1])
+    states = torch.tensor([[0.1], [torch.nan], [0.3], [0.4], [0.5], [9.0], [0.7], [0.8], [torch.inf]])
+    part = torch.tensor([1, 0, 1, 1, 1, 1, 1, 1, 1], dtype=torch.uint8)
+    cut = from_forecasts(systems, ids, start, states, part)
+    of_system = dict(zip(range(4), recorded[:, 0].split([steps * n for n in sizes]), strict=True))
+    after = [of_system[s].view(steps, -1)[t + 1] for s, t in zip(ids.tolist(), start.tolist(), strict=True)]
+    got, there = (values.split([6, 4, 4, 4]) for values in (cut.states, cut.present))
+    begin = [[0.1, 0.0, 0.3], [0.4, 0.5], [0.0, 0.0], [0.0, 0.0]]
+    flags = [[1, 0, 1], [1, 1], [0, 0], [0, 0]]
+    for b in range(4):
+        n = len(begin[b])
+        torch.testing.assert_close(got[b], torch.cat([torch.tensor(begin[b]), after[b]]))
+        assert there[b].tolist() == flags[b] + [1] * n
+    assert torch.equal(systems.states, recorded.flatten())

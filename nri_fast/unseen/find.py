@@ -128,7 +128,7 @@ def find_unseen(
     states, scale = run.padded_states(seen), run.step_scale(seen)
     parts = None
     if folder is not None:
-        modules = hashlib.sha256(run.forecaster.flat_parameters().detach().cpu().numpy().data).hexdigest()
+        modules = hashlib.sha256(run.whole_steps.flat_parameters().detach().cpu().numpy().data).hexdigest()
         facts: dict[str, object] = {
             "seen": digest_of(seen),
             "scale": None if scale is None else scale.tolist(),
@@ -172,7 +172,7 @@ def _searched(
     """Of systems of one size, cut to the frames looked at."""
     device = run.device
     there = None if present is None else present.to(device)
-    scene = Scene(run.forecaster, run.error_measure(), states, hidden, ids.to(device), there, scale)
+    scene = Scene(run.whole_steps, run.error_measure(), states, hidden, ids.to(device), there, scale)
     return _summary(scene, search(scene, seed, undirected))
 
 

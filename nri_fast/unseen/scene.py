@@ -112,7 +112,7 @@ class Scene:
     Attributes
     ----------
     library : ModuleLibrary
-        Fixed modules, of one entity type: those that forecasts are made with.
+        Fixed modules, of one entity type, which take whole steps: those that forecasts are made with, if they do.
     error : ErrorMeasure
         How the heat bath measures one-step errors: as in training.
     states : Tensor

@@ -19,8 +19,8 @@ struct GradientJob {
   GradientLayout layout;
   const uint32_t* packed;
   const int64_t* compared;
-  float* lanes;            // [lanes, all_sums]
-  int64_t first_lane, lane_count;  // of the launch's first tile; in all
+  float* lanes;                     // [lane_count, all_sums]
+  uint32_t first_lane, lane_count;  // of the launch's first tile; in all
   float* state_gradient;   // or null
   float* starts;           // [rollouts of the launch, nodes, features] cotangents of the states they start from, or null
 };
@@ -175,8 +175,8 @@ __device__ void add_weight_gradient(const GradientJob& job, const GradientBlock&
       .add(sums + back.lane_weight[l], sums + back.lane_bias[l], lane_columns(layer));
 }
 
-// From the cotangents of the last layer's output to those of the first one's input, in pieces: use(row of the pass,
-// input, value, value of the next input). A layer's input gives way to its cotangent.
+// From the cotangents of the last layer's output to those of the first one's input, one by one: use(row of the pass,
+// input, value). A layer's input gives way to its cotangent.
 template <int kWidest, typename Use>
 __device__ void run_back(const GradientJob& job, const GradientBlock& block, const Pass& pass, Ring<kWidest>& ring,
                          const Use& use) {
@@ -186,10 +186,13 @@ __device__ void run_back(const GradientJob& job, const GradientBlock& block, con
     if (back.first_input[p] == 0) add_weight_gradient<kWidest>(job, block, pass, l);
     const Slot cotangents(job, block, pass, l + 1);
     Product<kWidest> product(cotangents, pass, back.product[p]);
-    product.run(nullptr, ring);
+    product.run(ring);
     if (l == 0) {
       product.for_results([&](int row, int column, float first, float second) {
-        if (row < pass.rows) use(row, back.first_input[p] + column, first, second);
+        if (row >= pass.rows) return;
+        const int input = back.first_input[p] + column, wanted = back.product[p].out;
+        if (column < wanted) use(row, input, first);
+        if (column + 1 < wanted) use(row, input + 1, second);
       });
       continue;
     }
@@ -228,16 +231,12 @@ __device__ void run_nodes_back(const GradientJob& job, const GradientBlock& bloc
     output.words[row * output.layout.stride + column] = bits_of(value);
   }
   for (int l = 0; l + 1 < module.layers; ++l) run_layer<kWidest>(job, block, pass, l, ring);
-  run_back<kWidest>(job, block, pass, ring, [&](int row, int input, float first, float second) {
+  run_back<kWidest>(job, block, pass, ring, [&](int row, int input, float value) {
     const int node = node_of(row);
-    const float value[2] = {first, second};
-    NRI_CUDA_UNROLL
-    for (int i = 0; i < 2; ++i) {
-      if (input + i < message) {
-        block.sums()[node * message + input + i] = value[i];
-      } else if (input + i < message + features) {
-        block.cotangents()[node * features + input + i - message] += value[i];
-      }
+    if (input < message) {
+      block.sums()[node * message + input] = value;
+    } else {
+      block.cotangents()[node * features + input - message] += value;
     }
   });
 }
@@ -267,10 +266,8 @@ __device__ void run_edges_back(const GradientJob& job, const GradientBlock& bloc
                      bits_of(is_row && column + 1 < message && second > 0.0f ? sums[column + 1] : 0.0f));
     });
   }
-  run_back<kWidest>(job, block, pass, ring, [&](int row, int input, float first, float second) {
-    float* const inputs = block.inputs() + (pass.first + row) * 2 * features;
-    if (input < 2 * features) inputs[input] = first;
-    if (input + 1 < 2 * features) inputs[input + 1] = second;
+  run_back<kWidest>(job, block, pass, ring, [&](int row, int input, float value) {
+    block.inputs()[(pass.first + row) * 2 * features + input] = value;
   });
 }
 
@@ -495,8 +492,8 @@ void RolloutGradient::run_tiles(const Run& run, int64_t first_tile, int64_t end_
                         packed_back_.data(),
                         compared_,
                         lanes_.data(),
-                        first_tile % lanes,
-                        lanes,
+                        static_cast<uint32_t>(first_tile % lanes),
+                        static_cast<uint32_t>(lanes),
                         state_gradient_,
                         starts.data()};
   launch_shared("fused_gradient", kernel_for(gradient_.widest), end_tile - first_tile, kThreads, layout.bytes,

@@ -73,6 +73,13 @@ void check_packed_weights() {
 void check_lanes() {
   for (const FusedLibrary& library : fp32_libraries()) {
     const GradientLibrary gradient = gradient_library(library);
+    int64_t sums = 0;
+    for (const FusedModule* module : {&library.edge, &library.node}) {
+      for (const FusedLayer* layer : layers_of(*module)) {
+        sums += module->modules * int64_t{layer->outputs} * (lane_columns(*layer) + 1);
+      }
+    }
+    EXPECT(sums == gradient.all_sums);
     std::set<int64_t> places;
     for (const bool of_nodes : {false, true}) {
       const FusedModule& module = of_nodes ? library.node : library.edge;

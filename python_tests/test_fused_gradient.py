@@ -103,7 +103,9 @@ def test_masks_and_time_steps(fused: torch.device) -> None:
         expected = of_oracle(case, rollout, cotangent, 0.1, present=present, step_scale=scale.double())
         holes = case.on(fused)
         mask = [p.to(fused) for p in present]
-        holes.trajectories = [torch.where(p[..., None], x, torch.nan) for p, x in zip(mask, holes.trajectories, strict=True)]
+        holes.trajectories = [
+            torch.where(p[..., None], x, torch.nan) for p, x in zip(mask, holes.trajectories, strict=True)
+        ]
         options = {"present": mask, "step_scale": scale.to(fused)}
         check(of_kernels(holes, rollout, cotangent, "robust", 0.1, **options), expected)
 

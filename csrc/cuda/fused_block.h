@@ -41,7 +41,7 @@ struct EnergyJob {
   const uint8_t* observed;    // [V], or null
   const float* parameters;
   const uint32_t* packed;
-  double* sums;  // [rollouts] of errors
+  double* sums;                      // [rollouts] of errors
   int64_t first_rollout = 0;         // of those that are run
   const float* cotangent = nullptr;  // [B], or null: systems whose cotangent is zero take no part
   KeptSteps kept{};

@@ -1,7 +1,6 @@
-#include "cuda/fused_gradient.h"
-
 #include "cuda/fused_device.h"
 #include "cuda/fused_energy.h"
+#include "cuda/fused_gradient.h"
 #include "cuda/fused_gradient_product.h"
 #include "cuda/fused_gradient_tile.h"
 #include "cuda/fused_rows.h"
@@ -21,8 +20,8 @@ struct GradientJob {
   const int64_t* compared;
   float* lanes;                     // [lane_count, all_sums]
   uint32_t first_lane, lane_count;  // of the launch's first tile; in all
-  float* state_gradient;   // or null
-  float* starts;           // [rollouts of the launch, nodes, features] cotangents of the states they start from, or null
+  float* state_gradient;            // or null
+  float* starts;  // [rollouts of the launch, nodes, features] cotangents of the states they start from, or null
 };
 static_assert(sizeof(GradientJob) <= 4096, "arguments of a kernel");
 
@@ -315,8 +314,7 @@ __global__ void __launch_bounds__(kThreads, blocks_of(kWidest))
   const int features = job.tile.library.features;
   for (int i = block.thread; i < block.nodes() * features; i += kThreads) {
     const int g = block.rollout()[i / features];
-    float* const starts =
-        job.starts + (block.first + g - job.tile.first_rollout) * job.tile.kept.nodes * features;
+    float* const starts = job.starts + (block.first + g - job.tile.first_rollout) * job.tile.kept.nodes * features;
     starts[i - block.node_begin()[g] * features] = block.cotangents()[i];
   }
 }
@@ -331,8 +329,7 @@ Kernel kernel_for(int widest) {
 
 // Words of the weights for the way back.
 __global__ void pack_back(int64_t words, const __grid_constant__ FusedLibrary library,
-                          const __grid_constant__ GradientLibrary gradient, const float* parameters,
-                          uint32_t* packed) {
+                          const __grid_constant__ GradientLibrary gradient, const float* parameters, uint32_t* packed) {
   const int64_t index = global_index();
   if (index >= words) return;
   const int64_t parameter = parameter_of_word(library, gradient, index);
@@ -362,8 +359,8 @@ __global__ void add_lanes(int64_t parameters, const __grid_constant__ FusedLibra
 }
 
 // The recorded states that roll-outs start from get what is left of the cotangents.   starts [rollouts, nodes, D]
-__global__ void add_starts(int64_t elements, SystemRange range, Segments segments, int64_t first_rollout,
-                           int64_t nodes, int64_t features, const float* starts, float* state_gradient) {
+__global__ void add_starts(int64_t elements, SystemRange range, Segments segments, int64_t first_rollout, int64_t nodes,
+                           int64_t features, const float* starts, float* state_gradient) {
   const int64_t index = global_index();
   if (index >= elements) return;
   const int64_t local = index / features % nodes;
@@ -414,8 +411,7 @@ void RolloutGradient::for_runs(const std::function<void(int64_t, int64_t, bool)>
   fused::for_runs(
       graph,
       [&](int64_t nodes, int64_t edges) {
-        return fits(library_, nodes, edges, bytes) &&
-               gradient_tile(widened_, gradient_, nodes, edges, 1).rollouts == 1;
+        return fits(library_, nodes, edges, bytes) && gradient_tile(widened_, gradient_, nodes, edges, 1).rollouts == 1;
       },
       [&](int64_t first, int64_t end, bool fused, const LargestSystem&) { work(first, end, fused); });
 }
@@ -499,8 +495,8 @@ void RolloutGradient::run_tiles(const Run& run, int64_t first_tile, int64_t end_
   launch_shared("fused_gradient", kernel_for(gradient_.widest), end_tile - first_tile, kThreads, layout.bytes,
                 execution_, job);
   if (state_gradient_ == nullptr) return;
-  launch_elements("add_starts", add_starts, rollouts * nodes * features, execution_, run.range, segments_, first,
-                  nodes, features, starts.data(), state_gradient_);
+  launch_elements("add_starts", add_starts, rollouts * nodes * features, execution_, run.range, segments_, first, nodes,
+                  features, starts.data(), state_gradient_);
 }
 
 void RolloutGradient::add_to(double* total) const {

@@ -43,10 +43,10 @@ class RolloutGradient {
   const int64_t* compared_;
   float* state_gradient_;
   Execution execution_;
-  FusedLibrary library_;   // for the way forwards
-  FusedLibrary widened_;   // the same, with the widest product of the way back
+  FusedLibrary library_;  // for the way forwards
+  FusedLibrary widened_;  // the same, with the widest product of the way back
   GradientLibrary gradient_;
-  bool usable_;  // the library can be laid out, and the device has what tiles are planned for
+  bool usable_;                   // the library can be laid out, and the device has what tiles are planned for
   Buffer<uint32_t> packed_;       // for the way forwards
   Buffer<uint32_t> packed_back_;  // for the way back
   Buffer<float> lanes_;           // [lanes_of(), all_sums]

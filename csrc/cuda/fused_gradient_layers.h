@@ -14,16 +14,16 @@ namespace nri::cuda::fused {
 constexpr int kMostProducts = 2 * kMostLayers;
 
 struct GradientModule {
-  int forwards;   // products of layers 0, 1, ..; the others are transposed
-  int products;   // in all
-  int row_words;  // of a row's activations: all layers' inputs and the last one's output
+  int forwards;               // products of layers 0, 1, ..; the others are transposed
+  int products;               // in all
+  int row_words;              // of a row's activations: all layers' inputs and the last one's output
   int64_t words, first_word;  // of a module's packed weights; of the first module's
   int64_t lane, first_lane;   // floats of a module's sums; of the first module's
   FusedLayer product[kMostProducts];
-  int source[kMostProducts];       // layer that the product is made from
-  int first_input[kMostProducts];  // transposed: the layer's input that is the product's first output
-  int stride[kMostLayers + 1];     // words from one row to the next of the input of layer l, or of the output
-  int before[kMostLayers + 1];     // words of a row that lie in earlier layers' inputs
+  int source[kMostProducts];         // layer that the product is made from
+  int first_input[kMostProducts];    // transposed: the layer's input that is the product's first output
+  int stride[kMostLayers + 1];       // words from one row to the next of the input of layer l, or of the output
+  int before[kMostLayers + 1];       // words of a row that lie in earlier layers' inputs
   int64_t lane_weight[kMostLayers];  // [outputs, lane_columns()] of layer l, in a module's sums
   int64_t lane_bias[kMostLayers];    // [outputs]
 
@@ -71,7 +71,8 @@ inline GradientModule gradient_module(const FusedModule& module, bool of_nodes, 
   append(transposed(first, first_part), 0, 0);
   if (first_part < first.in) append(transposed(first, first.in - first_part), 0, first_part);
   for (int l = 0; l <= module.layers; ++l) {
-    const int words = l < module.layers ? module.layer[l].words() : 0, written = l > 0 ? module.layer[l - 1].outputs : 0;
+    const int words = l < module.layers ? module.layer[l].words() : 0,
+              written = l > 0 ? module.layer[l - 1].outputs : 0;
     result.stride[l] = activation_stride(words > written ? words : written);
     result.before[l] = result.row_words;
     result.row_words += result.stride[l];

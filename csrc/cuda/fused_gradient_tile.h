@@ -1,5 +1,5 @@
-// A tile of the fused gradient: what a block has in shared memory on its way back, how large its tiles are, and how many
-// lanes add up the weights' gradients. Plain functions: python_tests/native tests them.
+// A tile of the fused gradient: what a block has in shared memory on its way back, how large its tiles are, and how
+// many lanes add up the weights' gradients. Plain functions: python_tests/native tests them.
 //
 // Tile and lanes say in which order a parameter's gradient is added up, so they follow from the library and the batch
 // alone: never from the GPU, nor from what memory is free. A GPU with less shared memory than is planned for takes the

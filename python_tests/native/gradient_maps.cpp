@@ -151,7 +151,8 @@ void check_cursor() {
 void check_shared_memory() {
   for (const FusedLibrary& library : fp32_libraries()) {
     const GradientLibrary gradient = gradient_library(library);
-    for (const TileShape shape : {TileShape{1, 1, 0, 16}, TileShape{3, 15, 60, 32, 16}, TileShape{12, 60, 240, 64, 48}}) {
+    for (const TileShape shape :
+         {TileShape{1, 1, 0, 16}, TileShape{3, 15, 60, 32, 16}, TileShape{12, 60, 240, 64, 48}}) {
       const GradientLayout layout = gradient_layout(library, gradient, shape);
       for (const bool of_nodes : {false, true}) {
         const FusedModule& module = of_nodes ? library.node : library.edge;
@@ -159,7 +160,8 @@ void check_shared_memory() {
         const int rows = of_nodes ? shape.node_rows : shape.rows;
         for (int l = 0; l <= module.layers; ++l) {
           EXPECT(back.before[l] == (l == 0 ? 0 : back.before[l - 1] + back.stride[l - 1]));
-          EXPECT(l == module.layers || back.stride[l] >= std::max(module.layer[l].words(), lane_columns(module.layer[l])));
+          EXPECT(l == module.layers ||
+                 back.stride[l] >= std::max(module.layer[l].words(), lane_columns(module.layer[l])));
           EXPECT(l == 0 || back.stride[l] >= module.layer[l - 1].outputs);
           EXPECT(back.stride[l] % 16 == 8);
         }

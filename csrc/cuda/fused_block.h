@@ -7,6 +7,23 @@
 
 namespace nri::cuda::fused {
 
+// What a roll-out leaves for the way back: [rollouts of the launch, steps + 1, nodes, features] states, the recorded
+// ones first, and [rollouts of the launch, steps, nodes, message] receivers' sums; steps and nodes of the longest and
+// the largest roll-out.
+struct KeptSteps {
+  float* states;
+  float* sums;
+  int64_t steps, nodes;
+
+  // The first of a roll-out's states before step `step`, and of its receivers' sums in that step.
+  __device__ float* states_of(int64_t rollout, int64_t step, int features) const {
+    return states + (rollout * (steps + 1) + step) * nodes * features;
+  }
+  __device__ float* sums_of(int64_t rollout, int64_t step, int message) const {
+    return sums + (rollout * steps + step) * nodes * message;
+  }
+};
+
 // The arguments of a kernel.
 struct EnergyJob {
   FusedLibrary library;
@@ -16,7 +33,7 @@ struct EnergyJob {
   SystemRange range;
   Segments segments;
   ErrorView<float> error;
-  int64_t rollouts;   // pairs * systems of the range
+  int64_t rollouts;   // pairs * systems of the range, or the end of those that are run
   int64_t all_edges;  // of the mega-graph
   TrajectoryView<float> trajectories;
   const uint8_t* edge_types;  // [structures, all_edges]
@@ -24,7 +41,10 @@ struct EnergyJob {
   const uint8_t* observed;    // [V], or null
   const float* parameters;
   const uint32_t* packed;
-  double* sums;  // [rollouts] of errors
+  double* sums;                      // [rollouts] of errors
+  int64_t first_rollout = 0;         // of those that are run
+  const float* cotangent = nullptr;  // [B], or null: systems whose cotangent is zero take no part
+  KeptSteps kept{};
 };
 
 // The arrays of SharedLayout. Addresses are worked out where they are used: all of them together would take the
@@ -39,7 +59,7 @@ struct Block {
 
   __device__ explicit Block(const EnergyJob& job)
       : layout(job.layout),
-        first(static_cast<int64_t>(blockIdx.x) * job.shape.rollouts),
+        first(job.first_rollout + static_cast<int64_t>(blockIdx.x) * job.shape.rollouts),
         rollouts(
             static_cast<int>(job.rollouts - first < job.shape.rollouts ? job.rollouts - first : job.shape.rollouts)),
         thread(static_cast<int>(threadIdx.x)) {}
@@ -138,7 +158,8 @@ class TileSorter {
     block_.scale()[g] = step_scale_of(job_.trajectories.step_scale, system);
     block_.first_node()[g] = begin;
     block_.first_edge()[g] = range.in_offset[begin];
-    block_.length()[g] = static_cast<int32_t>(left < segments.length ? left : segments.length);
+    const bool idle = job_.cotangent != nullptr && job_.cotangent[system] == 0.0f;
+    block_.length()[g] = idle ? 0 : static_cast<int32_t>(left < segments.length ? left : segments.length);
   }
 
   // Sizes become places.
@@ -167,7 +188,7 @@ class TileSorter {
       block_.in_begin()[v] =
           static_cast<uint16_t>(block_.edge_begin()[g] + job_.range.in_offset[node] - block_.first_edge()[g]);
       const int64_t start = block_.place()[g] + local;
-      const bool absent = !is_present(job_.trajectories.present, start);
+      const bool absent = block_.length()[g] == 0 || !is_present(job_.trajectories.present, start);
       const uint8_t type = job_.node_types == nullptr ? uint8_t{0} : job_.node_types[node];
       node_[v] = absent ? kNoModule : type;
       for (int d = 0; d < features; ++d) {
@@ -186,7 +207,7 @@ class TileSorter {
       const Rollout rollout = rollout_of(block_.first + g, job_.range.systems, structures);
       const int type = job_.edge_types[rollout.structure * job_.all_edges + edge_of(e, g)];
       const int64_t start = block_.place()[g] - block_.first_node()[g];
-      const bool idle = type < job_.library.first_type ||
+      const bool idle = block_.length()[g] == 0 || type < job_.library.first_type ||
                         !is_present(job_.trajectories.present, start + job_.range.sender[edge_of(e, g)]) ||
                         !is_present(job_.trajectories.present, start + job_.range.receiver[edge_of(e, g)]);
       edge_[e] = idle ? kNoModule : static_cast<uint8_t>(type - job_.library.first_type);
@@ -220,8 +241,9 @@ class TileSorter {
       const bool of_nodes = m >= job_.library.edge.modules;
       if (m == job_.library.edge.modules) first = 0;
       const int rows = totals_[m], module = of_nodes ? m - job_.library.edge.modules : m;
-      for (int n = 0; n < count_passes(rows, job_.shape.rows); ++n) {
-        block_.passes()[passes++] = nth_pass(n, module, of_nodes, first, rows, job_.shape.rows);
+      const int most = of_nodes ? job_.shape.node_rows : job_.shape.rows;
+      for (int n = 0; n < count_passes(rows, most); ++n) {
+        block_.passes()[passes++] = nth_pass(n, module, of_nodes, first, rows, most);
       }
       totals_[m] = static_cast<uint16_t>(first);
       first += rows;

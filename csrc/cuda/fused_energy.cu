@@ -1,10 +1,9 @@
-#include <map>
-
 #include "cuda/chunks.h"
 #include "cuda/fused_device.h"
 #include "cuda/fused_energy.h"
 #include "cuda/fused_product.h"
 #include "cuda/fused_rows.h"
+#include "cuda/fused_runs.h"
 #include "cuda/fused_weights.h"
 #include "cuda/transition_error.h"
 
@@ -75,9 +74,27 @@ __device__ void run_edges(const EnergyJob& job, const Block& block, const Pass& 
   __syncthreads();
 }
 
+// Sums and states are kept while their roll-out lasts.
+__device__ inline void keep_sum(const EnergyJob& job, const Block& block, int step, int v, int input, float sum) {
+  const int g = block.rollout()[v], local = v - block.node_begin()[g], message = job.library.message;
+  if (step > block.length()[g]) return;
+  job.kept.sums_of(block.first + g - job.first_rollout, step - 1, message)[local * message + input] = sum;
+}
+
+__device__ inline void keep_states(const EnergyJob& job, const Block& block, int step) {
+  const int features = job.library.features, nodes = block.nodes();
+  for (int i = block.thread; i < nodes * features; i += kThreads) {
+    const int v = i / features, g = block.rollout()[v];
+    if (step > block.length()[g]) continue;
+    float* const kept = job.kept.states_of(block.first + g - job.first_rollout, step, features);
+    kept[i - block.node_begin()[g] * features] = block.states()[i];
+  }
+}
+
 // Nodes of one module: inputs (which leaves their sums at zero for the next step), layers, new states.
-template <Precision kPrecision, int kWidest>
-__device__ void run_nodes(const EnergyJob& job, const Block& block, const Pass& pass, WeightRing<kWidest>& ring) {
+template <Precision kPrecision, int kWidest, bool kKeep>
+__device__ void run_nodes(const EnergyJob& job, const Block& block, const Pass& pass, int step,
+                          WeightRing<kWidest>& ring) {
   const FusedModule& module = job.library.node;
   const int features = job.library.features, message = job.library.message;
   gather<kPrecision>(block, pass, module.layer[0], [&](int row, int input) {
@@ -85,6 +102,7 @@ __device__ void run_nodes(const EnergyJob& job, const Block& block, const Pass& 
     if (input >= message) return block.states()[node * features + input - message];
     const float sum = block.sums()[node * message + input];
     block.sums()[node * message + input] = 0.0f;
+    if (kKeep) keep_sum(job, block, step, node, input, sum);
     return sum;
   });
   for (int l = 0; l < module.layers; ++l) {
@@ -117,7 +135,7 @@ __device__ inline double error_of(const EnergyJob& job, const Block& block, int 
   return transition_error(job.error, weighted_square(job.error, block.states() + v * features, recorded, features));
 }
 
-template <Precision kPrecision, int kWidest>
+template <Precision kPrecision, int kWidest, bool kKeep>
 __global__ void __launch_bounds__(kThreads, blocks_of(kWidest))
     fused_energy_kernel(const __grid_constant__ EnergyJob job) {
   const Block block(job);
@@ -125,17 +143,19 @@ __global__ void __launch_bounds__(kThreads, blocks_of(kWidest))
   WeightRing<kWidest> ring(job, block);
   const int passes = block.counts()[0], steps = block.counts()[1], nodes = block.nodes(), mine = block.thread;
   double sum = 0.0;  // of roll-out `mine`
+  if (kKeep) keep_states(job, block, 0);
   for (int step = 1; step <= steps; ++step) {
     for (int p = 0; p < passes; ++p) {
       const Pass pass = block.passes()[p];
       if (pass.of_nodes) {
-        run_nodes<kPrecision>(job, block, pass, ring);
+        run_nodes<kPrecision, kWidest, kKeep>(job, block, pass, step, ring);
       } else {
         run_edges<kPrecision>(job, block, pass, ring);
       }
     }
     __syncthreads();
     for (int v = block.thread; v < nodes; v += kThreads) block.errors()[v] = error_of(job, block, v, step);
+    if (kKeep) keep_states(job, block, step);
     __syncthreads();
     if (mine >= block.rollouts) continue;
     for (int v = block.node_begin()[mine]; v < block.node_begin()[mine + 1]; ++v) sum += block.errors()[v];
@@ -146,11 +166,11 @@ __global__ void __launch_bounds__(kThreads, blocks_of(kWidest))
 
 using Kernel = void (*)(EnergyJob);
 
-template <Precision kPrecision>
+template <Precision kPrecision, bool kKeep = false>
 Kernel kernel_for(int widest) {
-  return widest <= 64    ? fused_energy_kernel<kPrecision, 64>
-         : widest <= 128 ? fused_energy_kernel<kPrecision, 128>
-                         : fused_energy_kernel<kPrecision, 256>;
+  return widest <= 64    ? fused_energy_kernel<kPrecision, 64, kKeep>
+         : widest <= 128 ? fused_energy_kernel<kPrecision, 128, kKeep>
+                         : fused_energy_kernel<kPrecision, 256, kKeep>;
 }
 
 Kernel kernel_for(const FusedLibrary& library) {
@@ -159,36 +179,25 @@ Kernel kernel_for(const FusedLibrary& library) {
                                                 : kernel_for<Precision::bf16>(library.widest);
 }
 
-int64_t nodes_of(const GraphView& graph, int64_t system) {
-  return graph.host_node_offset[system + 1] - graph.host_node_offset[system];
-}
-
-int64_t edges_of(const GraphView& graph, int64_t system) {
-  return graph.host_edge_offset[system + 1] - graph.host_edge_offset[system];
-}
-
 }  // namespace
 
 void for_runs(const RolloutProblem<float>& problem, const Execution& execution,
               const std::function<void(int64_t, int64_t, bool)>& work) {
-  const GraphView& graph = problem.graph;
-  if (graph.systems == 0) return;
   FusedLibrary library;
-  if (!lay_out(problem.library, execution.precision, &library)) return work(0, graph.systems, false);
+  if (!lay_out(problem.library, execution.precision, &library)) return work(0, problem.graph.systems, false);
   const int64_t bytes = shared_bytes(execution);
-  std::map<std::pair<int64_t, int64_t>, bool> known;
-  const auto is_fused = [&](int64_t system) {
-    const auto size = std::make_pair(nodes_of(graph, system), edges_of(graph, system));
-    const auto found = known.find(size);
-    return found != known.end() ? found->second : known[size] = fits(library, size.first, size.second, bytes);
-  };
-  for (int64_t first = 0; first < graph.systems;) {
-    const bool fused = is_fused(first);
-    int64_t end = first + 1;
-    while (end < graph.systems && is_fused(end) == fused) ++end;
-    work(first, end, fused);
-    first = end;
-  }
+  for_runs(
+      problem.graph, [&](int64_t nodes, int64_t edges) { return fits(library, nodes, edges, bytes); },
+      [&](int64_t first, int64_t end, bool fused, const LargestSystem&) { work(first, end, fused); });
+}
+
+void run_and_keep(const EnergyJob& given, const Systems& systems, const Execution& execution) {
+  EnergyJob job = given;
+  job.shape = plan_tiles(job.library, systems, processors(execution), shared_bytes(execution));
+  job.layout = shared_layout(job.library, job.shape);
+  job.sorting = sorting_layout(job.library, job.shape);
+  launch_shared("fused_energy", kernel_for<Precision::fp32, true>(job.library.widest),
+                ceil_div(systems.rollouts, job.shape.rollouts), kThreads, job.layout.bytes, execution, job);
 }
 
 void rollout_energy(const RolloutProblem<float>& problem, int64_t first_system, int64_t end_system, int64_t structures,
@@ -203,23 +212,10 @@ void rollout_energy(const RolloutProblem<float>& problem, int64_t first_system, 
     return segments.pairs() * (chunk.end_system - chunk.first_system) * static_cast<int64_t>(sizeof(double));
   };
   for_system_chunks(first_system, end_system, 1, execution, bytes, [&](const SystemChunk& chunk) {
-    const int64_t first = chunk.first_system, end = chunk.end_system;
-    const SystemRange range{first,
-                            end - first,
-                            graph.host_node_offset[first],
-                            ranges::nodes(graph, first, end),
-                            graph.host_edge_offset[first],
-                            ranges::edges(graph, first, end),
-                            graph.node_offset,
-                            graph.in_offset,
-                            graph.sender,
-                            graph.receiver,
-                            nullptr};
-    Systems systems{0, 0, segments.pairs() * range.systems};
-    for (int64_t b = first; b < end; ++b) {
-      systems.nodes = std::max(systems.nodes, nodes_of(graph, b));
-      systems.edges = std::max(systems.edges, edges_of(graph, b));
-    }
+    const SystemRange range = ranges::view(graph, chunk.first_system, chunk.end_system);
+    LargestSystem largest;
+    for (int64_t b = chunk.first_system; b < chunk.end_system; ++b) largest = largest.with(graph, b);
+    const Systems systems{largest.nodes, largest.edges, segments.pairs() * range.systems};
     const TileShape shape = plan_tiles(library, systems, processors(execution), shared_bytes(execution));
     const SharedLayout layout = shared_layout(library, shape);
     const Buffer<double> sums(systems.rollouts, execution);

@@ -8,6 +8,9 @@
 
 namespace nri::cuda::fused {
 
+struct EnergyJob;
+struct Systems;
+
 // Cuts the systems into runs of those that go through the fused kernels and of those that do not, and calls
 // work(first_system, end_system, fused) for each. A system's own size decides, so that its bits do not depend on the
 // batch.
@@ -17,5 +20,9 @@ void for_runs(const RolloutProblem<float>& problem, const Execution& execution,
 // Energies of a run of systems that for_runs() said are fused.
 void rollout_energy(const RolloutProblem<float>& problem, int64_t first_system, int64_t end_system, int64_t structures,
                     const uint8_t* edge_types, float* energy, const Execution& execution);
+
+// Runs the roll-outs first_rollout .. rollouts - 1 of a job in fp32 and keeps their steps for the way back; tiles are
+// planned here. systems: the largest, and how many roll-outs are run.
+void run_and_keep(const EnergyJob& job, const Systems& systems, const Execution& execution);
 
 }  // namespace nri::cuda::fused

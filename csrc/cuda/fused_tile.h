@@ -28,7 +28,8 @@ struct TileShape {
   int rollouts;
   int nodes;
   int edges;
-  int rows;  // of a pass, a multiple of 16
+  int rows;              // of a pass, a multiple of 16
+  int node_rows = rows;  // of a pass of nodes
 };
 
 // Rows first, .., first + rows - 1 of the tile's edges or nodes, sorted by module, that go through one module together.
@@ -63,7 +64,7 @@ NRI_HOST_DEVICE inline Pass nth_pass(int n, int module, bool of_nodes, int first
 }
 
 NRI_HOST_DEVICE inline int most_passes(const FusedLibrary& library, const TileShape& shape) {
-  return library.edge.modules + shape.edges / shape.rows + library.node.modules + shape.nodes / shape.rows;
+  return library.edge.modules + shape.edges / shape.rows + library.node.modules + shape.nodes / shape.node_rows;
 }
 
 // Words from one row of activations to the next: 8 or 24 more than a multiple of 32, so that the 4 rows and 4 places
@@ -105,7 +106,8 @@ struct SharedLayout {
   int bytes;
 };
 
-inline SharedLayout shared_layout(const FusedLibrary& library, const TileShape& shape) {
+// activation_bytes: of the rows of a pass
+inline SharedLayout shared_layout(const FusedLibrary& library, const TileShape& shape, int64_t activation_bytes) {
   SharedLayout layout{};
   int end = 0;
   const auto take = [&end](int64_t bytes) {
@@ -114,7 +116,7 @@ inline SharedLayout shared_layout(const FusedLibrary& library, const TileShape& 
     return begin;
   };
   layout.stride = activation_stride(activation_words(library));
-  layout.activations = take(int64_t{4} * shape.rows * layout.stride);
+  layout.activations = take(activation_bytes);
   layout.ring = take(int64_t{4} * ring_stages(library.widest) * library.widest * kChunkWords);
   layout.errors = take(8 * shape.nodes);
   layout.place = take(8 * shape.rollouts);
@@ -136,6 +138,10 @@ inline SharedLayout shared_layout(const FusedLibrary& library, const TileShape& 
   layout.rollout = take(shape.nodes);
   layout.bytes = end;
   return layout;
+}
+
+inline SharedLayout shared_layout(const FusedLibrary& library, const TileShape& shape) {
+  return shared_layout(library, shape, int64_t{4} * shape.rows * activation_stride(activation_words(library)));
 }
 
 // While a tile is set up, the room of the activations holds what its rows are sorted by.

@@ -76,6 +76,7 @@ class GradientSum {
     total_.fill(0);
   }
   int64_t parameters() const { return total_.count(); }
+  double* total() const { return total_.data(); }
   // Zeroed memory [groups, parameters] for a chunk.
   Buffer<T> group_sums(int64_t groups) const {
     Buffer<T> sums(groups * parameters(), execution_);

@@ -1,3 +1,4 @@
+#include "cuda/fused_gradient.h"
 #include "cuda/gradient_units.h"
 #include "cuda/message_passing.h"
 #include "cuda/module_gradient.h"
@@ -167,6 +168,69 @@ class ChunkGradient {
   bool assigned_all_ = false;
 };
 
+// What is asked of a call besides the parameters' gradient.
+template <typename T>
+struct Call {
+  const RolloutProblem<T>& problem;
+  Segments segments;
+  const uint8_t* edge_types;
+  const T* cotangent;
+  const int64_t* compared;
+  T* energy;
+  T* state_gradient;
+  const Execution& execution;
+};
+
+// Systems first_system .. end_system - 1, layer by layer.
+template <typename T>
+void run_unfused(const Call<T>& call, int64_t first_system, int64_t end_system, const GradientSum<T>& gradient) {
+  const GraphView& graph = call.problem.graph;
+  const Segments& segments = call.segments;
+  const Buffer<double> error_sums(call.energy == nullptr ? 0 : segments.count * graph.systems, call.execution);
+  error_sums.fill(0);
+  const auto rows = [&](int64_t system) {
+    return std::max(ranges::edges(graph, first_system + system, first_system + system + 1),
+                    ranges::nodes(graph, first_system + system, first_system + system + 1));
+  };
+  std::vector<Unit> units = plan_units(end_system - first_system, segments.count, rows);
+  for (Unit& unit : units) {
+    unit.first_system += first_system;
+    unit.end_system += first_system;
+  }
+  for_unit_chunks(
+      units, call.execution,
+      [&](const Unit& span, int64_t count) {
+        return ChunkGradient<T>::bytes(call.problem, segments, span, count, gradient.parameters());
+      },
+      [&](const Chunk& chunk, const Unit& span) {
+        ChunkGradient<T> work(call.problem, segments, call.edge_types, call.cotangent, chunk, span, call.execution);
+        const Buffer<T> group_sums = gradient.group_sums(work.groups());
+        work.run({call.compared, error_sums.data(), call.state_gradient}, group_sums.data(), gradient.parameters());
+        gradient.add(group_sums);
+      });
+  if (call.energy == nullptr) return;
+  mean_errors(call.problem, ranges::view(graph, first_system, end_system), segments, call.compared,
+              error_sums.data() + first_system, graph.systems, call.energy, call.execution);
+}
+
+void run_all(const Call<double>& call, const GradientSum<double>& gradient) {
+  run_unfused(call, 0, call.problem.graph.systems, gradient);
+}
+
+void run_all(const Call<float>& call, const GradientSum<float>& gradient) {
+  fused::RolloutGradient fused(call.problem, call.edge_types, call.cotangent, call.compared, call.state_gradient,
+                               call.execution);
+  fused.for_runs([&](int64_t first_system, int64_t end_system, bool is_fused) {
+    if (!is_fused) return run_unfused(call, first_system, end_system, gradient);
+    const Buffer<double> error_sums(call.segments.count * (end_system - first_system), call.execution);
+    fused.run(first_system, end_system, error_sums.data());
+    if (call.energy == nullptr) return;
+    mean_errors(call.problem, ranges::view(call.problem.graph, first_system, end_system), call.segments, call.compared,
+                error_sums.data(), end_system - first_system, call.energy, call.execution);
+  });
+  fused.add_to(gradient.total());
+}
+
 template <typename T>
 void rollout_gradient_impl(const RolloutProblem<T>& problem, const uint8_t* edge_types, const T* cotangent, T* energy,
                            T* parameter_gradient, T* state_gradient, const Execution& execution) {
@@ -178,36 +242,8 @@ void rollout_gradient_impl(const RolloutProblem<T>& problem, const uint8_t* edge
       fill_zero(state_gradient, segments.frames * graph.nodes * problem.library.features, execution);
     }
     const Buffer<int64_t> compared = compared_predictions(problem, execution);
-    const Buffer<double> error_sums(energy == nullptr ? 0 : segments.count * graph.systems, execution);
-    error_sums.fill(0);
-    const auto rows = [&](int64_t system) {
-      return std::max(ranges::edges(graph, system, system + 1), ranges::nodes(graph, system, system + 1));
-    };
-    for_unit_chunks(
-        plan_units(graph.systems, segments.count, rows), execution,
-        [&](const Unit& span, int64_t units) {
-          return ChunkGradient<T>::bytes(problem, segments, span, units, gradient.parameters());
-        },
-        [&](const Chunk& chunk, const Unit& span) {
-          ChunkGradient<T> work(problem, segments, edge_types, cotangent, chunk, span, execution);
-          const Buffer<T> group_sums = gradient.group_sums(work.groups());
-          work.run({compared.data(), error_sums.data(), state_gradient}, group_sums.data(), gradient.parameters());
-          gradient.add(group_sums);
-        });
-    if (energy != nullptr) {
-      const SystemRange all{0,
-                            graph.systems,
-                            0,
-                            graph.nodes,
-                            0,
-                            graph.edges,
-                            graph.node_offset,
-                            graph.in_offset,
-                            graph.sender,
-                            graph.receiver,
-                            nullptr};
-      mean_errors(problem, all, segments, compared.data(), error_sums.data(), graph.systems, energy, execution);
-    }
+    run_all(Call<T>{problem, segments, edge_types, cotangent, compared.data(), energy, state_gradient, execution},
+            gradient);
   }
   gradient.write(parameter_gradient);
 }

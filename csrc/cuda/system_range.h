@@ -28,6 +28,21 @@ inline int64_t edges(const GraphView& graph, int64_t first, int64_t end) {
   return graph.host_edge_offset[end] - graph.host_edge_offset[first];
 }
 
+// Without the node-to-system map.
+inline SystemRange view(const GraphView& graph, int64_t first, int64_t end) {
+  return {first,
+          end - first,
+          graph.host_node_offset[first],
+          nodes(graph, first, end),
+          graph.host_edge_offset[first],
+          edges(graph, first, end),
+          graph.node_offset,
+          graph.in_offset,
+          graph.sender,
+          graph.receiver,
+          nullptr};
+}
+
 }  // namespace ranges
 
 // Owns the node-to-system map of a range.

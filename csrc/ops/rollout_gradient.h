@@ -5,6 +5,7 @@
 //
 // Determinism: the parameter gradient is a sum over systems in an order fixed by the batch alone, never by the number
 // of threads; a system's state gradient depends on that system only. Systems with a zero cotangent are skipped.
+// Precision: that of fp32 or float64, whatever the execution's says, which is for energies and scores.
 // Aliasing: none allowed. Outputs are overwritten.
 // Memory (CPU): besides every step's states, activations of a tile of roll-outs, a few MiB a thread however long they
 // are.

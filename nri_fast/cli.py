@@ -12,13 +12,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from nri_fast.commands import convert, experiment, infer, look, report, simulate, teach, train, unseen
+from nri_fast.commands import convert, experiment, forecast, infer, look, report, simulate, teach, train, unseen
 from nri_fast.commands.experiment import Experiment
 from nri_fast.commands.teach import Teach
 from nri_fast.commands.train import Train
 from nri_fast.commands.unseen import Unseen
 
-SUBJECTS = (simulate, convert, train, infer, report, unseen, teach, experiment, look)
+SUBJECTS = (simulate, convert, train, infer, forecast, report, unseen, teach, experiment, look)
 DONE, DIVERGED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 
 

@@ -26,6 +26,7 @@ ARGUMENTS = {
     "--starts --network --network-hidden --proposal --proposal-source --rule",
     "report": "RUN DATA --out --graphs --split --held-out --search",
     "infer": "RUN DATA --out --split --held-out --search --chains adjacency probability energy",
+    "forecast": "RUN DATA --out --horizon --start --split --held-out --search --chains states present",
     "evaluate": "RUN DATA --split --json --held-out --search --chains",
     "experiment": " ".join([*EXPERIMENTS, "--scale", "--out", "--resume", "--seed", "--device"]),
     "convert": " ".join(SOURCES),

@@ -155,7 +155,7 @@ class Train:
                 if start is not None:
                     shutil.rmtree(self.out / START)
             raise
-        where = "--held-out" if plan.held_out else "--split test"
+        where = "--held-out" if plan.held_out else f"--split {'test' if plan.split == 'train' else plan.split}"
         print(f"trained on {kept.systems} systems in {time.monotonic() - started:.1f} s: {self.out}")
         paths = shlex.join([str(self.out), str(self.data or plan.data)])
         print(f"next: nri-fast evaluate {paths} {where}")

@@ -37,7 +37,7 @@ def test_nothing_behind_the_start_is_looked_at(run, data):
     changed = dataclasses.replace(data, states=data.states.clone())
     changed.states[:, 10:] = 0.7
     assert torch.equal(forecast_onwards(run, changed, horizon=3, start=9).states, ahead.states)
-    changed.states[:, 5] = 0.1
+    changed.states[:, 9] += 0.1
     assert not torch.equal(forecast_onwards(run, changed, horizon=3, start=9).states, ahead.states)
 
 

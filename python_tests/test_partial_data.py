@@ -228,11 +228,6 @@ def test_figures_count_what_is_compared(run, whole, partial):
     assert figures["mse_10"] == pytest.approx(squares / (4 * count), rel=1e-6)
 
 
-def test_what_cannot_take_holes_says_so(run, partial):
-    with pytest.raises(ValueError, match="data: expected recordings of one length without holes here"):
-        nri_fast.find_unseen(run, partial)
-
-
 # Time steps ---------------------------------------------------------------------------------------------------------
 
 

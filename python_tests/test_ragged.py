@@ -98,11 +98,6 @@ def test_figures_count_what_is_there(run, ragged, parts):
     assert found.adjacency.shape == (10, 5, 5)
 
 
-def test_what_cannot_take_different_sizes_says_so(run, ragged):
-    with pytest.raises(ValueError, match="data: expected systems of one size here, got 3 to 5 entities"):
-        nri_fast.find_unseen(run, ragged)
-
-
 def test_sizes_that_do_not_fit(ragged):
     def with_sizes(sizes, **changes):
         return dataclasses.replace(ragged, sizes=sizes, **changes)

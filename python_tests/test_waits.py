@@ -38,7 +38,7 @@ MODULES = (
     training_draws,
 )
 OPERATIONS = (ops.anneal, ops.chains, ops.heat_bath, ops.rollouts)
-CACHES = (system_set._complete, heat_bath._whole_blocks, heat_bath_rows._groups_of_all)
+CACHES = (system_set.complete_graph, heat_bath._whole_blocks, heat_bath_rows._groups_of_all)
 SMALL = {"message": 6, "steps": 200, "transitions": 3, "batch": 4, "rollout": 3, "robust": False, "relative": ()}
 
 

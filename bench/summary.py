@@ -156,6 +156,10 @@ def special_rows() -> list[Row]:
     if ragged is not None:
         worst = max(ratio for row in ragged["rows"] for ratio in row["slowdown"].values())
         rows.append(("ragged or partly absent systems", f"at most {worst:.2f} times uniform ones", machine(ragged)))
+    large = load("large_table")
+    if large is not None:
+        figure = f"{large['seconds']:.0f} s, {large['peak_memory_bytes'] / 1e6:.0f} MB at most"
+        rows.append((f"a CSV table of {large['table_bytes'] / 1e9:.0f} GB converted", figure, machine(large)))
     simulated = load("simulate")
     if simulated is not None:
         for row in simulated["rows"]:

@@ -13,19 +13,12 @@
 
 // The kernels themselves: launched on matrices of the test's own.
 #include "cuda/typed_linear.cu"  // NOLINT(bugprone-suspicious-include)
+#include "fused_checks.h"
 
 namespace {
 
 using namespace nri;
 using namespace nri::cuda;
-
-#define EXPECT(condition)                                                 \
-  do {                                                                    \
-    if (!(condition)) {                                                   \
-      std::printf("%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                       \
-    }                                                                     \
-  } while (false)
 
 using Places = std::map<std::pair<int, int>, int>;  // (row, column) -> how often it is summed
 

@@ -15,8 +15,8 @@ SHARES: dict[Scale, dict[str, tuple[float, ...]]] = {
 }
 SYSTEMS = {"small": {"springs": 50, "charged": 300}, "full": {"springs": 50, "charged": 500}}
 SEEDS = {"small": {"springs": 1, "charged": 1}, "full": {"springs": 3, "charged": 1}}  # of charged, minutes each
-# Under noise the types are told apart later, and directed springs not always: at 1 %, three starts on one of three data
-# sets stayed at 64 to 78 % of the edges. What acts both ways is learned as such, as charged particles are.
+# Under noise the types are told apart later, and as directed graphs not always: on one of three data sets all of three
+# starts ended in a wrong explanation. What acts both ways is learned as such, as charged particles are.
 CHANGES: dict[tuple[Scale, str], dict[str, Any]] = {
     ("small", "charged"): SMALL_CHARGED,
     ("full", "springs"): {"steps": 2000, "undirected": True},

@@ -6,11 +6,14 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from matplotlib.figure import Figure
 
+import nri_fast as nf
 from nri_fast import bouncegrad, cli, simulate
 from nri_fast.checkpoint import CheckpointError
 from nri_fast.experiments import EXPERIMENTS, accuracy, lesson, mega_graph, runner, text, transfer
@@ -21,7 +24,7 @@ from nri_fast.report import json_text
 TINY = {
     "steps": 12, "polish_steps": 4, "batch": 3, "transitions": 3, "message": 4, "edge_hidden": (5,), "node_hidden": (6,)
 }  # fmt: skip
-TINY_LESSON = Lesson("springs", "springs", 5, entities=3, tested=4, changes=TINY)
+TINY_LESSON = Lesson("springs", "springs", 5, entities=3, tested=4, ahead=21, changes=TINY)
 
 
 def tiny_accuracy(monkeypatch):
@@ -180,7 +183,7 @@ def test_reports_show_what_was_measured(name, tmp_path, monkeypatch):
     """Parts' real figures, of tiny runs, go through the report."""
     monkeypatch.setattr(lesson, "SMALL_STEPS", 10)
     monkeypatch.setitem(transfer.MORE, "small", dict.fromkeys(("springs", "charged"), (3, {"steps": 3})))
-    monkeypatch.setattr(Lesson, "data", lambda self, split, systems: few(self, split))
+    monkeypatch.setattr(Lesson, "data", few)
     experiment = runner.load_experiment(name)
     figures = {}
     for part in experiment.parts("small", 3):
@@ -194,10 +197,30 @@ def test_reports_show_what_was_measured(name, tmp_path, monkeypatch):
     assert report.figure.axes
 
 
-def few(lesson, split):
+def few(lesson, split, systems, ahead=0):
     """Far fewer and smaller systems than a lesson asks for."""
     systems = {"train": 24, "test": 12}[split]
-    return simulate(lesson.kind, systems, 4, steps=22, seed=lesson.seed, split=split, noise_share=lesson.noise_share)
+    steps = 22 + ahead
+    return simulate(lesson.kind, systems, 4, steps, seed=lesson.seed, split=split, noise_share=lesson.noise_share)
+
+
+def test_forecasts_ahead_begin_where_structures_see_nothing_more(tmp_path):
+    found = lesson.examined(TINY_LESSON, Workplace(tmp_path, progress=False))
+    run = nf.Run.load(tmp_path / "run")
+    recorded = simulate("springs", 4, 3, steps=70, seed=1, split="test")
+    seen = simulate("springs", 4, 3, steps=49, seed=1, split="test")
+    assert torch.equal(recorded.states[:, :49], seen.states)
+    for way, settings in (("directed", run.settings), ("undirected", replace(run.settings, undirected=True))):
+        judge = replace(run, settings=settings)
+        structures = nf.infer(judge, seen)
+        assert found[way]["edge_accuracy"] == nf.evaluate(judge, seen, structures)["edge_accuracy"]
+        states = judge.normalisation.apply(recorded.states)
+        path = nf.forecast(judge, recorded, structures, 20, start=49, normalised=True)
+        for h in (1, 10, 20):
+            error = float((path[:, h - 1] - states[:, 49 + h]).double().square().mean())
+            assert found[way]["ahead"][f"mse_{h}"] == pytest.approx(error, rel=1e-5)
+        still = float((states[:, 49] - states[:, 59]).double().square().mean())
+        assert found[way]["ahead"]["mse_10_nothing_moves"] == pytest.approx(still, rel=1e-5)
 
 
 def test_mega_graphs_give_the_same_bits(tmp_path, monkeypatch):

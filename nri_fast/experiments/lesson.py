@@ -17,6 +17,7 @@ from nri_fast.settings import PRESETS, Settings
 from nri_fast.simulate import data_name, simulate
 from nri_fast.trajectory_data import TrajectoryData
 
+SEEN = 49  # recorded steps that structures are found in, as NRI has it
 SMALL_STEPS = 4500  # gradient steps at the small scale, at most
 SMALL_CHARGED = {"message": 32, "edge_hidden": (32,), "node_hidden": (32, 32), "batch": 25}
 UNPOLISHED = {"polish_steps": 0}  # edges are what counts
@@ -35,6 +36,8 @@ class Lesson:
         Systems to learn from and to be examined on.
     preset : str
         Name in :data:`nri_fast.PRESETS`.
+    ahead : int
+        Steps of test systems that are forecast and nothing else: they lie behind those that structures are found in.
     changes : dict
         Settings that differ from the preset.
     seed : int
@@ -47,6 +50,7 @@ class Lesson:
     entities: int = 5
     tested: int = 200
     noise_share: float = 0.0
+    ahead: int = 0
     seed: int = 1
     changes: dict[str, Any] = field(default_factory=dict)
 
@@ -69,9 +73,9 @@ class Lesson:
         """For a part that differs from others in its data set, its size or its seed."""
         return f"{self.title}-{self.systems}-seed{self.seed}".replace("_", "-")
 
-    def data(self, split: str, systems: int) -> TrajectoryData:
-        """Simulated systems."""
-        return simulate(self.kind, systems, self.entities, seed=self.seed, split=split, noise_share=self.noise_share)
+    def data(self, split: str, systems: int, ahead: int = 0) -> TrajectoryData:
+        """Simulated systems, with so many steps behind those that structures are found in."""
+        return simulate(self.kind, systems, self.entities, SEEN + ahead, self.seed, split, noise_share=self.noise_share)
 
     def part(self, name: str | None = None) -> Part:
         """The part that works this lesson off."""
@@ -105,17 +109,18 @@ def examined(
     -------
     dict
         ``lesson``, ``settings``, ``train_seconds`` (None if training was interrupted), and for ``directed`` and
-        ``undirected`` structures what :func:`nri_fast.evaluate` returns, with the ``reliability`` of probabilities.
+        ``undirected`` structures what :func:`nri_fast.evaluate` returns, with the ``reliability`` of probabilities, and
+        ``ahead``: errors of forecasts that begin behind the steps that structures were found in, if the lesson asks.
     """
     learn_from = lesson.data("train", lesson.systems) if learn_from is None else learn_from
-    test = lesson.data("test", lesson.tested) if test is None else test
+    test = lesson.data("test", lesson.tested, lesson.ahead) if test is None else test
     run, seconds = trained(learn_from, lesson.settings, lesson.seed, place)
     return {
         "lesson": {"title": lesson.title, **dataclasses.asdict(lesson)},
         "settings": run.settings.to_dict(),
         "train_seconds": seconds,
-        "directed": figures_of(run, test, undirected=False),
-        "undirected": figures_of(run, test, undirected=True),
+        "directed": figures_of(run, test, undirected=False, ahead=lesson.ahead),
+        "undirected": figures_of(run, test, undirected=True, ahead=lesson.ahead),
     }
 
 
@@ -144,12 +149,19 @@ def trained(
     return run, None if interrupted else round(time.monotonic() - started, 2)
 
 
-def figures_of(run: Run, test: TrajectoryData, undirected: bool) -> Figures:
-    """Evaluation of a run whose structures are searched as directed or as undirected graphs, however it was trained."""
+def figures_of(run: Run, test: TrajectoryData, undirected: bool, ahead: int = 0) -> Figures:
+    """Evaluation of a run whose structures are searched as directed or as undirected graphs, however it was trained.
+
+    Of the last `ahead` steps no structure is judged: they are forecast from the first of them on.
+    """
     searched = dataclasses.replace(run, settings=dataclasses.replace(run.settings, undirected=undirected))
-    found: Inference = infer(searched, test)
-    figures = evaluate(searched, test, found)
-    if test.edges is not None:
-        table = reliability(found.probability, test.edges, figures["relabelling"])
+    seen = dataclasses.replace(test, states=test.states[:, : test.steps - ahead])
+    found: Inference = infer(searched, seen)
+    figures = evaluate(searched, seen, found)
+    if seen.edges is not None:
+        table = reliability(found.probability, seen.edges, figures["relabelling"])
         figures["reliability"] = table.to_dict()
+    if ahead:
+        behind = evaluate(searched, test.part(slice(seen.steps, None)), found)
+        figures["ahead"] = {name: value for name, value in behind.items() if name.startswith("mse_")}
     return figures

@@ -21,7 +21,7 @@ HOT = {
         "sum_projections_kernel",
         "add_errors_kernel",
     ),
-    "fused_heat_bath_kernel",
+    *("fused_energy_kernel", "fused_gradient_kernel", "fused_heat_bath_kernel"),
     *("spread_to_projections_kernel", "spread_to_bases_kernel", "propose_sweep_kernel", "decide_sweep_kernel"),
 }
 

@@ -33,6 +33,7 @@ CHECKS = {
         "cursor",
         "shared_memory",
         "plan",
+        "grids",
         "slices",
         "banks",
         "product",

@@ -69,7 +69,7 @@ struct Slot {
 template <int kWidest>
 using Ring = WeightRing<kWidest, GradientJob, GradientBlock>;
 template <int kWidest>
-using Product = LayerProduct<Precision::fp32, kWidest, Slot>;
+using Product = LayerProduct<Precision::fp32, kWidest, Slot, gradient_pass_rows(kWidest)>;
 
 __device__ inline float or_zero(bool wanted, float value) { return wanted ? value : 0.0f; }
 

@@ -10,11 +10,11 @@ namespace nri::cuda::fused {
 // more inputs than a slice, there are several, equal ones.
 template <int kWidest>
 struct WeightGrid {
-  static constexpr int kRows = 4;
+  static constexpr int kRows = kWidest == 256 ? 8 : 4;
   static constexpr int kColumns = kThreads / kWarpLanes / kRows;
-  static constexpr int kRowProducts = kWidest / 16 / kRows;                           // of a warp
-  static constexpr int kColumnProducts = kWidest == 64 ? 5 : kWidest == 128 ? 9 : 6;  // of a warp
-  static constexpr int kMostColumns = kColumns * kColumnProducts;                     // products, of a slice
+  static constexpr int kRowProducts = kWidest / 16 / kRows;                            // of a warp
+  static constexpr int kColumnProducts = kWidest == 64 ? 5 : kWidest == 128 ? 9 : 12;  // of a warp
+  static constexpr int kMostColumns = kColumns * kColumnProducts;                      // products, of a slice
   static_assert(kWidest > 128 || kMostColumns * 8 >= kWidest + kMostFeatures, "one slice");
 };
 

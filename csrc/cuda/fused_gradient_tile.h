@@ -14,6 +14,10 @@ namespace nri::cuda::fused {
 // Hopper has.
 NRI_HOST_DEVICE constexpr int64_t gradient_shared_bytes(int widest) { return widest > 64 ? 232448 : 101376; }
 
+// Of a pass on its way back, at most: what fits into shared memory where layers are as wide as the kernel allows. Sums
+// for more would take the registers of others.
+NRI_HOST_DEVICE constexpr int gradient_pass_rows(int widest) { return widest > 64 && widest <= 128 ? 96 : 64; }
+
 #if defined(NRI_CUDA_EMULATED)
 constexpr int64_t kLanes = 3;  // so that small tests have several tiles a lane
 #else
@@ -83,9 +87,10 @@ inline TileShape gradient_tile(const FusedLibrary& library, const GradientLibrar
   TileShape best{};
   double fewest = 0;
   const int64_t most = most_rollouts < kMostRollouts ? most_rollouts : kMostRollouts;
-  for (int rows = kPassRows; rows >= 16; rows -= 16) {
+  const int most_rows = gradient_pass_rows(gradient.widest);
+  for (int rows = most_rows; rows >= 16; rows -= 16) {
     const int fitting = rows * gradient.edge.row_words / gradient.node.row_words / 16 * 16;
-    const int node_rows = fitting < 16 ? 16 : fitting > kPassRows ? kPassRows : fitting;
+    const int node_rows = fitting < 16 ? 16 : fitting > most_rows ? most_rows : fitting;
     for (int64_t n = 1; n <= most && n * nodes <= kMostNodes && n * edges <= kMostEdges; ++n) {
       const TileShape shape{static_cast<int>(n), static_cast<int>(n * nodes), static_cast<int>(n * edges), rows,
                             node_rows};

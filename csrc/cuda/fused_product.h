@@ -9,11 +9,12 @@ namespace nri::cuda::fused {
 
 // Warps share the sums as a grid; a warp's products are interleaved with the others', so that short passes and narrow
 // layers leave no warp with more than its share.
-template <int kWidest>
+// kMostRows: of a pass.
+template <int kWidest, int kMostRows = kPassRows>
 struct WarpGrid {
   static constexpr int kRows = kWidest == 64 ? 4 : 2;
   static constexpr int kColumns = kThreads / kWarpLanes / kRows;
-  static constexpr int kRowProducts = kPassRows / 16 / kRows;     // of a warp
+  static constexpr int kRowProducts = kMostRows / 16 / kRows;     // of a warp
   static constexpr int kColumnProducts = kWidest / 8 / kColumns;  // of a warp
 };
 
@@ -68,9 +69,9 @@ class WeightRing {
   int write_ = 0;
 };
 
-template <Precision kPrecision, int kWidest, typename Tile = Block>
+template <Precision kPrecision, int kWidest, typename Tile = Block, int kMostRows = kPassRows>
 class LayerProduct {
-  using Grid = WarpGrid<kWidest>;
+  using Grid = WarpGrid<kWidest, kMostRows>;
 
  public:
   __device__ LayerProduct(const Tile& block, const Pass& pass, const FusedLayer& layer) : block_(block), layer_(layer) {

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "cuda/fused_layers.h"
+#include "cuda/fused_product.h"
 
 namespace {
 
@@ -62,6 +62,28 @@ std::vector<const FusedLayer*> layers_of(const FusedModule& module) {
   std::vector<const FusedLayer*> layers;
   for (int l = 0; l < module.layers; ++l) layers.push_back(&module.layer[l]);
   return layers;
+}
+
+// Every 16 x 8 block of a layer's results belongs to one warp.
+template <int kWidest, int kMostRows>
+void check_grid() {
+  using Grid = WarpGrid<kWidest, kMostRows>;
+  static_assert(Grid::kRows * Grid::kColumns * kWarpLanes == kThreads);
+  for (int rows = 1; rows <= kMostRows / 16; ++rows) {
+    for (int columns = 1; columns <= kWidest / 8; ++columns) {
+      std::set<std::pair<int, int>> seen;
+      for (int warp = 0; warp < kThreads / kWarpLanes; ++warp) {
+        const int row = warp % Grid::kRows, column = warp / Grid::kRows;
+        const int mine = share_of(rows, row, Grid::kRows), across = share_of(columns, column, Grid::kColumns);
+        EXPECT(mine <= Grid::kRowProducts && across <= Grid::kColumnProducts);
+        for (int i = 0; i < mine; ++i) {
+          for (int j = 0; j < across; ++j) seen.insert({row + Grid::kRows * i, column + Grid::kColumns * j});
+        }
+      }
+      EXPECT(static_cast<int>(seen.size()) == rows * columns);
+      EXPECT(seen.rbegin()->first == rows - 1);
+    }
+  }
 }
 
 using Check = std::pair<const char*, void (*)()>;

@@ -228,32 +228,10 @@ void check_banks() {
   EXPECT(passes_through_banks(2, of_weights) == 1);
 }
 
-// Every 16 x 8 block of a layer's results belongs to one warp.
-template <int kWidest>
-void check_grid() {
-  using Grid = WarpGrid<kWidest>;
-  static_assert(Grid::kRows * Grid::kColumns * kWarpLanes == kThreads);
-  for (int rows = 1; rows <= kPassRows / 16; ++rows) {
-    for (int columns = 1; columns <= kWidest / 8; ++columns) {
-      std::set<std::pair<int, int>> seen;
-      for (int warp = 0; warp < kThreads / kWarpLanes; ++warp) {
-        const int row = warp % Grid::kRows, column = warp / Grid::kRows;
-        const int mine = share_of(rows, row, Grid::kRows), across = share_of(columns, column, Grid::kColumns);
-        EXPECT(mine <= Grid::kRowProducts && across <= Grid::kColumnProducts);
-        for (int i = 0; i < mine; ++i) {
-          for (int j = 0; j < across; ++j) seen.insert({row + Grid::kRows * i, column + Grid::kColumns * j});
-        }
-      }
-      EXPECT(static_cast<int>(seen.size()) == rows * columns);
-      EXPECT(seen.rbegin()->first == rows - 1);
-    }
-  }
-}
-
 void check_grids() {
-  check_grid<64>();
-  check_grid<128>();
-  check_grid<256>();
+  check_grid<64, kPassRows>();
+  check_grid<128, kPassRows>();
+  check_grid<256, kPassRows>();
 }
 
 // ---- The emulated instructions --------------------------------------------------------------------------------------

@@ -200,7 +200,9 @@ void check_plan() {
         if (!fitting) continue;
         EXPECT(shape.nodes == shape.rollouts * nodes && shape.nodes <= kMostNodes);
         EXPECT(shape.edges == shape.rollouts * edges && shape.edges <= kMostEdges);
-        for (const int rows : {shape.rows, shape.node_rows}) EXPECT(rows % 16 == 0 && rows > 0 && rows <= kPassRows);
+        for (const int rows : {shape.rows, shape.node_rows}) {
+          EXPECT(rows % 16 == 0 && rows > 0 && rows <= gradient_pass_rows(gradient.widest));
+        }
         const GradientLayout layout = gradient_layout(library, gradient, shape);
         EXPECT(layout.bytes <= gradient_shared_bytes(gradient.widest));
         EXPECT(sorting_layout(library, shape).bytes <= layout.tile.ring);
@@ -209,6 +211,12 @@ void check_plan() {
       }
     }
   }
+}
+
+void check_grids() {
+  check_grid<64, gradient_pass_rows(64)>();
+  check_grid<128, gradient_pass_rows(128)>();
+  check_grid<256, gradient_pass_rows(256)>();
 }
 
 template <int kWidest>
@@ -343,6 +351,7 @@ const Check kChecks[] = {{"packed_weights", check_packed_weights},
                          {"cursor", check_cursor},
                          {"shared_memory", check_shared_memory},
                          {"plan", check_plan},
+                         {"grids", check_grids},
                          {"slices", check_slices},
                          {"banks", check_banks},
                          {"product", check_product},

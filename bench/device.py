@@ -295,6 +295,7 @@ def energy_rows(
         contest = Round(device, ours())
         if device.type == "cuda" and not with_compiled:
             enter_precisions(contest, ours)
+            enter_layer_by_layer(contest, ours, ours)
         for name, make in rollout_peers(problem, with_compiled).items():
             enter_energies(contest, name, make, device)
         if not with_compiled:
@@ -320,6 +321,20 @@ def enter_precisions(contest: Round, ours: Callable[[], Tensor]) -> None:
 
     contest.peer(f"{OURS}, TF32", lambda: entered("tf32"), TF32_TOLERANCE)
     contest.peer(f"{OURS}, bf16", lambda: entered("bf16"), BF16_TOLERANCE)
+
+
+def enter_layer_by_layer(contest: Round, work: Work, answer: Callable[[], Tensor]) -> None:
+    """Our own kernels, but not the fused ones, which only GPUs have."""
+
+    def unfused(call: Callable[[], Any]) -> Callable[[], Any]:
+        def called() -> Any:
+            with ops.layer_by_layer():
+                return call()
+
+        return called
+
+    if contest.device.type == "cuda":
+        contest.peer(f"{OURS}, layer by layer", lambda: (unfused(work), unfused(answer)))
 
 
 def enter_energies(contest: Round, name: str, make: Callable[[], TorchRollouts], device: torch.device) -> None:
@@ -363,6 +378,11 @@ def gradient_rows(device: torch.device, effort: Effort, floor: Limits) -> Iterat
     def row(case: Case) -> Row:
         problem = RolloutProblem.of(case, device)
         contest = Round(device, gradient_of(problem, problem.gradient))
+        enter_layer_by_layer(
+            contest,
+            functools.partial(fresh, problem, problem.gradient),
+            functools.partial(gradient_of, problem, problem.gradient),
+        )
 
         def entered(make: Callable[[], TorchRollouts]) -> tuple[Work, Callable[[], Tensor]]:
             peer = make()
@@ -394,6 +414,7 @@ def heat_bath_rows(device: torch.device, effort: Effort, floor: Limits) -> Itera
         contest = Round(device, problem.scores())
         if device.type == "cuda":
             enter_precisions(contest, problem.scores)
+            enter_layer_by_layer(contest, problem.scores, problem.scores)
         theirs = functools.partial(peer.scores, problem.states)
         contest.peer("dense", lambda: (theirs, lambda: theirs().flatten()))
         operations = case.systems * case.transitions * case.heat_bath_shape.heat_bath_scores()
@@ -404,6 +425,7 @@ def heat_bath_rows(device: torch.device, effort: Effort, floor: Limits) -> Itera
         ours = functools.partial(problem.step, factor)
         theirs = functools.partial(peer.step, problem.states, factor)
         contest = Round(device, heat_bath_gradient_of(problem, ours))
+        enter_layer_by_layer(contest, ours, functools.partial(heat_bath_gradient_of, problem, ours))
         contest.peer("dense", lambda: (theirs, lambda: heat_bath_gradient_of(problem, theirs)))
         shape, transitions = case.heat_bath_shape, case.systems * case.transitions
         operations = transitions * (shape.heat_bath_scores() + shape.heat_bath_gradient(*problem.live(factor)))

@@ -357,10 +357,11 @@ PYBIND11_MODULE(_core, m) {
       .value("tf32", nri::Precision::tf32)
       .value("bf16", nri::Precision::bf16);
   py::class_<Place>(m, "Place")
-      .def(py::init([](bool cuda, int threads, int ordinal, Address stream, nri::Precision precision) {
-             return Place{cuda, {threads, ordinal, at<void>(stream), precision}};
+      .def(py::init([](bool cuda, int threads, int ordinal, Address stream, nri::Precision precision, bool fused) {
+             return Place{cuda, {threads, ordinal, at<void>(stream), precision, fused}};
            }),
-           arg("cuda"), arg("threads"), arg("ordinal"), arg("stream"), arg("precision") = nri::Precision::fp32);
+           arg("cuda"), arg("threads"), arg("ordinal"), arg("stream"), arg("precision") = nri::Precision::fp32,
+           arg("fused") = true);
   py::class_<Layout>(m, "Layout")
       .def(py::init([](int64_t features, int64_t edge_types, int64_t node_types, bool silent,
                        std::vector<int64_t> edge_sizes, std::vector<int64_t> node_sizes) {

@@ -32,7 +32,13 @@ class Precision:
 class Place:
     """Where to run: CPU threads, or a CUDA device and stream; and how exactly."""
     def __init__(
-        self, cuda: bool, threads: int, ordinal: int, stream: int, precision: Precision = Precision.fp32
+        self,
+        cuda: bool,
+        threads: int,
+        ordinal: int,
+        stream: int,
+        precision: Precision = Precision.fp32,
+        fused: bool = True,
     ) -> None: ...
 
 class Layout:

@@ -257,7 +257,7 @@ def test_convert_from_the_command_line(tmp_path, capsys):
 
 def test_every_source_is_reached_from_the_command_line(tmp_path, capsys):
     """A file that is not there: each source's reader says so, by name."""
-    rest = {"csv": ("--features", "x"), "parquet": ("--features", "x"), "mocap": ("no.amc",)}
+    rest = {"csv": ("--features", "x"), "parquet": ("--features", "x")}
     for source in SOURCES:
         if source == "parquet":
             pytest.importorskip("pyarrow", reason="pyarrow is not installed")

@@ -287,7 +287,7 @@ def test_mocap_errors_are_those_of_the_range_of_training(walk):
 
 
 def test_mocap_wants_one_skeleton(walk):
-    with pytest.raises(DataError, match=r"expected one \.asf file and \.amc files of that subject"):
+    with pytest.raises(DataError, match=r"expected one skeleton \(\.asf\) and motions \(\.amc\) of that subject"):
         mocap.trials(walk[1:])
 
 

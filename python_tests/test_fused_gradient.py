@@ -12,7 +12,7 @@ from torch import Tensor
 
 import nri_fast as nf
 from nri_fast import ops, reference
-from nri_fast.energies import rollout_energy
+from nri_fast.energies import heat_bath_scores, rollout_energy
 
 # Of the largest entry. Plain float32 is off by as much: sums of a hundred and more products, one after another.
 TOLERANCE = 2e-5
@@ -197,6 +197,28 @@ def test_systems_with_many_entities_and_systems_with_many_edges(fused: torch.dev
     case = Case(case.library, graph, [torch.randn(3, n, 3) for n in sizes], types, nodes)
     cotangent = torch.randn(2)
     check(of_kernels(case.on(fused), 2, cotangent), of_oracle(case, 2, cotangent))
+
+
+def test_layer_by_layer_agrees(fused: torch.device) -> None:
+    """The switch takes energies, scores and both gradients to other kernels, which say the same up to rounding."""
+    case = shaped_case("64 wide").on(fused)
+
+    def everything() -> list[Tensor]:
+        cotangent = torch.ones(case.graph.systems)
+        energy = rollout_energy(*arguments_of(case, 3))
+        scores = heat_bath_scores(case.library, case.graph, case.trajectories, node_types=case.node_types)
+        of_scores = torch.autograd.grad(scores.sum(), list(case.library.parameters()))
+        return [energy, *gradients(energy, case, cotangent)[1:], scores.flatten(), *of_scores]
+
+    for x in case.trajectories:
+        x.requires_grad_()
+    together = everything()
+    with ops.layer_by_layer():
+        apart = everything()
+    check(apart, [x.double() for x in together], 1e-4)
+    count = len(list(case.library.parameters()))
+    for some in (slice(0, 1), slice(1, 1 + count), slice(1 + count, 2 + count), slice(2 + count, None)):
+        assert any(not torch.equal(a, b) for a, b in zip(apart[some], together[some], strict=True))
 
 
 def test_libraries_too_wide_for_a_tile(fused: torch.device) -> None:

@@ -39,6 +39,7 @@ CHECKS = {
         "product",
         "runs",
     ],
+    "heat_bath_gradient_maps": ["cursor", "shared_memory", "plan"],
     "heat_bath_cuts": ["blocks", "conditionals"],
     "heat_bath_maps": ["tiles", "parts", "ranges", "projection", "cursor", "shared_memory", "plan", "runs"],
     "tile_maps": ["coverage", "staging", "products", "places"],

@@ -96,13 +96,14 @@ struct ErrorView {
 // backend that has no such kernel for an operation computes it in fp32; float64 is never rounded.
 enum class Precision : int32_t { fp32 = 0, tf32 = 1, bf16 = 2 };
 
-// Where and how an operation runs. threads is read by the CPU backend, stream (a cudaStream_t) and ordinal by the CUDA
-// one.
+// Where and how an operation runs. threads is read by the CPU backend, stream (a cudaStream_t), ordinal and fused by
+// the CUDA one.
 struct Execution {
   int32_t threads;
   int32_t ordinal;
   void* stream;
   Precision precision;
+  bool fused = true;  // kernels that keep activations in shared memory are used, where there are such
 };
 
 }  // namespace nri

@@ -184,7 +184,9 @@ Kernel kernel_for(const FusedLibrary& library) {
 void for_runs(const RolloutProblem<float>& problem, const Execution& execution,
               const std::function<void(int64_t, int64_t, bool)>& work) {
   FusedLibrary library;
-  if (!lay_out(problem.library, execution.precision, &library)) return work(0, problem.graph.systems, false);
+  if (!execution.fused || !lay_out(problem.library, execution.precision, &library)) {
+    return work(0, problem.graph.systems, false);
+  }
   const int64_t bytes = shared_bytes(execution);
   for_runs(
       problem.graph, [&](int64_t nodes, int64_t edges) { return fits(library, nodes, edges, bytes); },

@@ -1,9 +1,8 @@
 #include "cuda/fused_device.h"
 #include "cuda/fused_energy.h"
 #include "cuda/fused_gradient.h"
-#include "cuda/fused_gradient_product.h"
+#include "cuda/fused_gradient_pass.h"
 #include "cuda/fused_gradient_tile.h"
-#include "cuda/fused_rows.h"
 #include "cuda/fused_runs.h"
 #include "cuda/fused_weights.h"
 #include "cuda/transition_error.h"
@@ -45,34 +44,14 @@ struct GradientBlock : Block {
   }
 };
 
-// A layer's input, or the last one's output, in the rows of a pass: what products and gather() take for a tile.
-struct Slot {
-  struct Stride {
-    int stride;
-  };
-  int thread;
-  uint32_t* words;
-  Stride layout;
-
-  __device__ Slot(const GradientJob& job, const GradientBlock& block, const Pass& pass, int l) : thread(block.thread) {
-    const GradientModule& module = job.library.module_of(pass.of_nodes != 0);
-    const int rows = pass.of_nodes != 0 ? job.tile.shape.node_rows : job.tile.shape.rows;
-    words = block.activations() + rows * module.before[l];
-    layout.stride = module.stride[l];
-  }
-  __device__ uint32_t* activations() const { return words; }
-  __device__ uint2* pair(int row, int column) const {
-    return reinterpret_cast<uint2*>(words + row * layout.stride + column);
-  }
-};
+__device__ inline Slot slot_of(const GradientJob& job, const GradientBlock& block, const Pass& pass, int l) {
+  const TileShape& shape = job.tile.shape;
+  return {block.thread, block.activations(), pass.of_nodes != 0 ? shape.node_rows : shape.rows,
+          job.library.module_of(pass.of_nodes != 0), l};
+}
 
 template <int kWidest>
 using Ring = WeightRing<kWidest, GradientJob, GradientBlock>;
-template <int kWidest>
-using Product = LayerProduct<Precision::fp32, kWidest, Slot, gradient_pass_rows(kWidest)>;
-
-__device__ inline float or_zero(bool wanted, float value) { return wanted ? value : 0.0f; }
-
 // The order of passes, who sends where, and by how much a prediction's error counts. Ends with a barrier.
 __device__ inline void prepare(const GradientJob& job, const GradientBlock& block) {
   const int nodes = block.nodes(), features = job.tile.library.features;
@@ -149,29 +128,14 @@ __device__ inline void begin_step(const GradientJob& job, const GradientBlock& b
   }
 }
 
-// ReLU, and the next layer's input.
 template <int kWidest>
-__device__ void run_layer(const GradientJob& job, const GradientBlock& block, const Pass& pass, int l,
-                          Ring<kWidest>& ring) {
+__device__ void run_forwards(const GradientJob& job, const GradientBlock& block, const Pass& pass, int layers,
+                             Ring<kWidest>& ring) {
   const FusedModule& module = ChunkCursor::module_of(job.tile.library, pass);
-  const Slot input(job, block, pass, l);
-  Product<kWidest> product(input, pass, module.layer[l]);
-  product.run(job.tile.parameters + module.parameter_of(pass.module) + module.layer[l].bias, ring);
-  store<Precision::fp32>(Slot(job, block, pass, l + 1), product, false);
-}
-
-// Adds to the tile's lane what a layer's weights get from a pass, once the cotangents of its output are there.
-template <int kWidest>
-__device__ void add_weight_gradient(const GradientJob& job, const GradientBlock& block, const Pass& pass, int l) {
-  const FusedLayer& layer = ChunkCursor::module_of(job.tile.library, pass).layer[l];
-  const GradientModule& back = job.library.module_of(pass.of_nodes != 0);
-  const Slot cotangents(job, block, pass, l + 1), input(job, block, pass, l);
-  float* const lane = job.lanes + (job.first_lane + blockIdx.x) % job.lane_count * job.library.all_sums;
-  float* const sums = lane + back.lane_of(pass.module);
-  __syncthreads();
-  WeightGradient<kWidest>(block.thread, layer, pass.rows, cotangents.words, cotangents.layout.stride, input.words,
-                          input.layout.stride)
-      .add(sums + back.lane_weight[l], sums + back.lane_bias[l], lane_columns(layer));
+  for (int l = 0; l < layers; ++l) {
+    run_layer<kWidest>(slot_of(job, block, pass, l), slot_of(job, block, pass, l + 1), pass, module.layer[l],
+                       job.tile.parameters + module.parameter_of(pass.module) + module.layer[l].bias, ring);
+  }
 }
 
 // From the cotangents of the last layer's output to those of the first one's input, one by one: use(row of the pass,
@@ -179,27 +143,27 @@ __device__ void add_weight_gradient(const GradientJob& job, const GradientBlock&
 template <int kWidest, typename Use>
 __device__ void run_back(const GradientJob& job, const GradientBlock& block, const Pass& pass, Ring<kWidest>& ring,
                          const Use& use) {
+  const FusedModule& module = ChunkCursor::module_of(job.tile.library, pass);
   const GradientModule& back = job.library.module_of(pass.of_nodes != 0);
+  float* const lane = job.lanes + (job.first_lane + blockIdx.x) % job.lane_count * job.library.all_sums;
   for (int p = back.forwards; p < back.products; ++p) {
     const int l = back.source[p];
-    if (back.first_input[p] == 0) add_weight_gradient<kWidest>(job, block, pass, l);
-    const Slot cotangents(job, block, pass, l + 1);
-    Product<kWidest> product(cotangents, pass, back.product[p]);
-    product.run(ring);
-    if (l == 0) {
-      product.for_results([&](int row, int column, float first, float second) {
-        if (row >= pass.rows) return;
-        const int input = back.first_input[p] + column, wanted = back.product[p].out;
-        if (column < wanted) use(row, input, first);
-        if (column + 1 < wanted) use(row, input + 1, second);
-      });
+    const Slot cotangents = slot_of(job, block, pass, l + 1), input = slot_of(job, block, pass, l);
+    if (back.first_input[p] == 0) {
+      const FusedLayer& layer = module.layer[l];
+      add_weight_gradient<kWidest>(cotangents, input, pass, layer, lane_layer(lane, back, pass.module, layer, l));
+    }
+    if (l > 0) {
+      run_layer_back<kWidest>(cotangents, input, pass, back.product[p], ring);
       continue;
     }
-    const Slot input(job, block, pass, l);
+    SlotProduct<kWidest> product(cotangents, pass, back.product[p]);
+    product.run(ring);
     product.for_results([&](int row, int column, float first, float second) {
-      uint2* const place = input.pair(row, column);
-      *place = make_uint2(bits_of(or_zero(float_of(place->x) > 0.0f, first)),
-                          bits_of(or_zero(float_of(place->y) > 0.0f, second)));
+      if (row >= pass.rows) return;
+      const int place = back.first_input[p] + column, wanted = back.product[p].out;
+      if (column < wanted) use(row, place, first);
+      if (column + 1 < wanted) use(row, place + 1, second);
     });
   }
 }
@@ -211,14 +175,14 @@ __device__ void run_nodes_back(const GradientJob& job, const GradientBlock& bloc
   const FusedModule& module = job.tile.library.node;
   const int features = job.tile.library.features, message = job.tile.library.message;
   const auto node_of = [&](int row) { return static_cast<int>(block.node()[pass.first + row]); };
-  gather<Precision::fp32>(Slot(job, block, pass, 0), pass, module.layer[0], [&](int row, int input) {
+  gather<Precision::fp32>(slot_of(job, block, pass, 0), pass, module.layer[0], [&](int row, int input) {
     const int node = node_of(row), g = block.rollout()[node];
     if (input >= message) return block.states()[node * features + input - message];
     const float* const kept =
         job.tile.kept.sums_of(block.first + g - job.tile.first_rollout, kept_step(block, g, step), message);
     return kept[(node - block.node_begin()[g]) * message + input];
   });
-  const Slot output(job, block, pass, module.layers);
+  const Slot output = slot_of(job, block, pass, module.layers);
   const int outputs = module.layer[module.layers - 1].outputs;
   for (int i = block.thread; i < round_up(pass.rows, 16) * outputs; i += kThreads) {
     const int row = i / outputs, column = i % outputs;
@@ -229,7 +193,7 @@ __device__ void run_nodes_back(const GradientJob& job, const GradientBlock& bloc
     }
     output.words[row * output.layout.stride + column] = bits_of(value);
   }
-  for (int l = 0; l + 1 < module.layers; ++l) run_layer<kWidest>(job, block, pass, l, ring);
+  run_forwards<kWidest>(job, block, pass, module.layers - 1, ring);
   run_back<kWidest>(job, block, pass, ring, [&](int row, int input, float value) {
     const int node = node_of(row);
     if (input < message) {
@@ -246,16 +210,16 @@ __device__ void run_edges_back(const GradientJob& job, const GradientBlock& bloc
                                Ring<kWidest>& ring) {
   const FusedModule& module = job.tile.library.edge;
   const int features = job.tile.library.features, message = job.tile.library.message;
-  gather<Precision::fp32>(Slot(job, block, pass, 0), pass, module.layer[0], [&](int row, int input) {
+  gather<Precision::fp32>(slot_of(job, block, pass, 0), pass, module.layer[0], [&](int row, int input) {
     const bool of_sender = input < features;
     const int node = (of_sender ? block.sender() : block.receiver())[pass.first + row];
     return block.states()[node * features + (of_sender ? input : input - features)];
   });
   const int last = module.layers - 1;
-  for (int l = 0; l < last; ++l) run_layer<kWidest>(job, block, pass, l, ring);
+  run_forwards<kWidest>(job, block, pass, last, ring);
   {
-    const Slot input(job, block, pass, last), output(job, block, pass, module.layers);
-    Product<kWidest> product(input, pass, module.layer[last]);
+    const Slot input = slot_of(job, block, pass, last), output = slot_of(job, block, pass, module.layers);
+    SlotProduct<kWidest> product(input, pass, module.layer[last]);
     product.run(job.tile.parameters + module.parameter_of(pass.module) + module.layer[last].bias, ring);
     product.for_results([&](int row, int column, float first, float second) {
       const bool is_row = row < pass.rows;
@@ -327,37 +291,6 @@ Kernel kernel_for(int widest) {
                          : fused_gradient_kernel<256>;
 }
 
-// Words of the weights for the way back.
-__global__ void pack_back(int64_t words, const __grid_constant__ FusedLibrary library,
-                          const __grid_constant__ GradientLibrary gradient, const float* parameters, uint32_t* packed) {
-  const int64_t index = global_index();
-  if (index >= words) return;
-  const int64_t parameter = parameter_of_word(library, gradient, index);
-  packed[index] = parameter < 0 ? 0u : bits_of(parameters[parameter]);
-}
-
-constexpr int kLaneParts = 8;  // of the lanes: each is added up by itself, then the parts in order
-
-// total [P] += the lanes.
-__global__ void add_lanes(int64_t parameters, const __grid_constant__ FusedLibrary library,
-                          const __grid_constant__ GradientLibrary gradient, int64_t lanes, const float* sums,
-                          double* total) {
-  __shared__ double part_sums[kLaneParts][kWarpLanes];
-  const int part = static_cast<int>(threadIdx.x) / kWarpLanes, lane = static_cast<int>(threadIdx.x) % kWarpLanes;
-  const int64_t parameter = static_cast<int64_t>(blockIdx.x) * kWarpLanes + lane;
-  double sum = 0.0;
-  if (parameter < parameters) {
-    const float* const mine = sums + lane_place(library, gradient, parameter);
-    for (int64_t n = part; n < lanes; n += kLaneParts) sum += static_cast<double>(mine[n * gradient.all_sums]);
-  }
-  part_sums[part][lane] = sum;
-  __syncthreads();
-  if (part != 0 || parameter >= parameters) return;
-  sum = total[parameter];
-  for (int n = 0; n < kLaneParts; ++n) sum += part_sums[n][lane];
-  total[parameter] = sum;
-}
-
 // The recorded states that roll-outs start from get what is left of the cotangents.   starts [rollouts, nodes, D]
 __global__ void add_starts(int64_t elements, SystemRange range, Segments segments, int64_t first_rollout, int64_t nodes,
                            int64_t features, const float* starts, float* state_gradient) {
@@ -393,7 +326,7 @@ RolloutGradient::RolloutGradient(const RolloutProblem<float>& problem, const uin
       compared_(compared),
       state_gradient_(state_gradient),
       execution_(execution),
-      usable_(lay_out(problem.library, Precision::fp32, &library_)) {
+      usable_(execution.fused && lay_out(problem.library, Precision::fp32, &library_)) {
   if (!usable_) return;
   gradient_ = gradient_library(library_);
   widened_ = library_;
@@ -418,13 +351,9 @@ void RolloutGradient::for_runs(const std::function<void(int64_t, int64_t, bool)>
 
 void RolloutGradient::run(int64_t first_system, int64_t end_system, double* sums) {
   const GraphView& graph = problem_.graph;
-  if (lanes_.data() == nullptr) {
+  if (!lanes_.is_there()) {
     packed_ = packed_weights(library_, problem_.library.parameters, execution_);
-    packed_back_ = Buffer<uint32_t>(gradient_.all_words, execution_);
-    launch_elements("pack_back", pack_back, gradient_.all_words, execution_, library_, gradient_,
-                    problem_.library.parameters, packed_back_.data());
-    lanes_ = Buffer<float>(lanes_of(gradient_) * gradient_.all_sums, execution_);
-    lanes_.fill(0);
+    lanes_ = GradientLanes(library_, gradient_, lanes_of(gradient_), problem_.library.parameters, execution_);
   }
   LargestSystem largest;
   for (int64_t b = first_system; b < end_system; ++b) largest = largest.with(graph, b);
@@ -435,7 +364,7 @@ void RolloutGradient::run(int64_t first_system, int64_t end_system, double* sums
   const int64_t of_step = largest.nodes * (features + message) * static_cast<int64_t>(sizeof(float));
   const int64_t of_tile = std::max<int64_t>((segments_.length + 2) * of_step * run.shape.rollouts, 1);
   // A launch has a tile for each lane at most: tiles of one lane follow one another.
-  int64_t together = std::clamp<int64_t>(workspace_budget(execution_) / of_tile, 1, lanes_of(gradient_));
+  int64_t together = std::clamp<int64_t>(workspace_budget(execution_) / of_tile, 1, lanes_.count());
   for (int64_t first = 0; first < run.tiles();) {
     const int64_t end = std::min(first + together, run.tiles());
     try {
@@ -481,13 +410,13 @@ void RolloutGradient::run_tiles(const Run& run, int64_t first_tile, int64_t end_
   const GradientLayout layout = gradient_layout(widened_, gradient_, run.shape);
   tile.layout = layout.tile;
   tile.sorting = sorting_layout(widened_, run.shape);
-  const int64_t lanes = lanes_of(gradient_);
+  const int64_t lanes = lanes_.count();
   const GradientJob job{tile,
                         gradient_,
                         layout,
-                        packed_back_.data(),
+                        lanes_.packed(),
                         compared_,
-                        lanes_.data(),
+                        lanes_.sums(),
                         static_cast<uint32_t>(first_tile % lanes),
                         static_cast<uint32_t>(lanes),
                         state_gradient_,
@@ -500,10 +429,7 @@ void RolloutGradient::run_tiles(const Run& run, int64_t first_tile, int64_t end_
 }
 
 void RolloutGradient::add_to(double* total) const {
-  if (lanes_.data() == nullptr) return;
-  const int64_t parameters = problem_.library.parameter_count();
-  launch("add_lanes", add_lanes, ceil_div(parameters, kWarpLanes), kLaneParts * kWarpLanes, execution_, parameters,
-         library_, gradient_, lanes_of(gradient_), lanes_.data(), total);
+  lanes_.add_to(total, problem_.library.parameter_count(), execution_);
 }
 
 }  // namespace nri::cuda::fused

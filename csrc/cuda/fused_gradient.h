@@ -9,9 +9,8 @@
 
 #include <functional>
 
-#include "cuda/fused_gradient_layers.h"
+#include "cuda/fused_lanes.h"
 #include "cuda/rollout_states.h"
-#include "cuda/workspace.h"
 
 namespace nri::cuda::fused {
 
@@ -46,10 +45,9 @@ class RolloutGradient {
   FusedLibrary library_;  // for the way forwards
   FusedLibrary widened_;  // the same, with the widest product of the way back
   GradientLibrary gradient_;
-  bool usable_;                   // the library can be laid out, and the device has what tiles are planned for
-  Buffer<uint32_t> packed_;       // for the way forwards
-  Buffer<uint32_t> packed_back_;  // for the way back
-  Buffer<float> lanes_;           // [lanes_of(), all_sums]
+  bool usable_;              // the library can be laid out, and the device has what tiles are planned for
+  Buffer<uint32_t> packed_;  // for the way forwards
+  GradientLanes lanes_;
 };
 
 }  // namespace nri::cuda::fused

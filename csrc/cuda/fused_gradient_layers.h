@@ -13,6 +13,10 @@ namespace nri::cuda::fused {
 
 constexpr int kMostProducts = 2 * kMostLayers;
 
+// Of a pass on its way back, at most: what fits into shared memory where layers are as wide as the kernel allows. Sums
+// for more would take the registers of others.
+NRI_HOST_DEVICE constexpr int gradient_pass_rows(int widest) { return widest > 64 && widest <= 128 ? 96 : 64; }
+
 struct GradientModule {
   int forwards;               // products of layers 0, 1, ..; the others are transposed
   int products;               // in all
@@ -22,8 +26,8 @@ struct GradientModule {
   FusedLayer product[kMostProducts];
   int source[kMostProducts];         // layer that the product is made from
   int first_input[kMostProducts];    // transposed: the layer's input that is the product's first output
-  int stride[kMostLayers + 1];       // words from one row to the next of the input of layer l, or of the output
-  int before[kMostLayers + 1];       // words of a row that lie in earlier layers' inputs
+  int stride[kMostLayers + 2];       // words from one row to the next of the input of layer l, or of the output
+  int before[kMostLayers + 2];       // words of a row that lie in earlier layers' inputs
   int64_t lane_weight[kMostLayers];  // [outputs, lane_columns()] of layer l, in a module's sums
   int64_t lane_bias[kMostLayers];    // [outputs]
 
@@ -53,44 +57,62 @@ inline FusedLayer transposed(const FusedLayer& layer, int count) {
   return result;
 }
 
+// Appends a product that is made from layer `source`.
+inline void append_product(GradientModule* module, FusedLayer product, int source, int first_input = 0) {
+  product.first = module->words;
+  module->words += product.chunks * product.chunk_words();
+  module->product[module->products] = product;
+  module->source[module->products] = source;
+  module->first_input[module->products] = first_input;
+  module->products += 1;
+}
+
+// Room in a row for the input of layer l, or for the output.
+inline void append_slot(GradientModule* module, int l, int words) {
+  module->stride[l] = activation_stride(words);
+  module->before[l] = module->row_words;
+  module->row_words += module->stride[l];
+}
+
+// Words of a row between layers l - 1 and l: what the one writes, or the other reads, where that is more.
+inline int words_before(const FusedModule& module, int l) {
+  const int words = l < module.layers ? module.layer[l].words() : 0;
+  const int written = l > 0 ? module.layer[l - 1].outputs : 0;
+  return words > written ? words : written;
+}
+
+// Room in a lane for every layer's sums.
+inline void place_sums(GradientModule* result, const FusedModule& module) {
+  for (int l = 0; l < module.layers; ++l) {
+    const FusedLayer& layer = module.layer[l];
+    result->lane_weight[l] = result->lane;
+    result->lane_bias[l] = result->lane + static_cast<int64_t>(layer.outputs) * lane_columns(layer);
+    result->lane = result->lane_bias[l] + layer.outputs;
+  }
+}
+
 // first_part: inputs of the first layer that a product of their own is for; all of them if there is but one.
 inline GradientModule gradient_module(const FusedModule& module, bool of_nodes, int first_part) {
   GradientModule result{};
-  const auto append = [&](FusedLayer product, int source, int first_input) {
-    product.first = result.words;
-    result.words += product.chunks * product.chunk_words();
-    result.product[result.products] = product;
-    result.source[result.products] = source;
-    result.first_input[result.products] = first_input;
-    result.products += 1;
-  };
   result.forwards = module.layers - (of_nodes ? 1 : 0);
-  for (int l = 0; l < result.forwards; ++l) append(module.layer[l], l, 0);
-  for (int l = module.layers - 1; l > 0; --l) append(transposed(module.layer[l], module.layer[l].in), l, 0);
+  for (int l = 0; l < result.forwards; ++l) append_product(&result, module.layer[l], l);
+  for (int l = module.layers - 1; l > 0; --l) {
+    append_product(&result, transposed(module.layer[l], module.layer[l].in), l);
+  }
   const FusedLayer& first = module.layer[0];
-  append(transposed(first, first_part), 0, 0);
-  if (first_part < first.in) append(transposed(first, first.in - first_part), 0, first_part);
-  for (int l = 0; l <= module.layers; ++l) {
-    const int words = l < module.layers ? module.layer[l].words() : 0,
-              written = l > 0 ? module.layer[l - 1].outputs : 0;
-    result.stride[l] = activation_stride(words > written ? words : written);
-    result.before[l] = result.row_words;
-    result.row_words += result.stride[l];
-  }
-  for (int l = 0; l < module.layers; ++l) {
-    const FusedLayer& layer = module.layer[l];
-    result.lane_weight[l] = result.lane;
-    result.lane_bias[l] = result.lane + static_cast<int64_t>(layer.outputs) * lane_columns(layer);
-    result.lane = result.lane_bias[l] + layer.outputs;
-  }
+  append_product(&result, transposed(first, first_part), 0);
+  if (first_part < first.in) append_product(&result, transposed(first, first.in - first_part), 0, first_part);
+  for (int l = 0; l <= module.layers; ++l) append_slot(&result, l, words_before(module, l));
+  place_sums(&result, module);
   return result;
 }
 
-// library: laid out for fp32
-inline GradientLibrary gradient_library(const FusedLibrary& library) {
+// The modules side by side.
+inline GradientLibrary gradient_library(const FusedLibrary& library, const GradientModule& edge,
+                                        const GradientModule& node) {
   GradientLibrary result{};
-  result.edge = gradient_module(library.edge, false, library.edge.layer[0].in);
-  result.node = gradient_module(library.node, true, library.message);
+  result.edge = edge;
+  result.node = node;
   result.node.first_word = library.edge.modules * result.edge.words;
   result.node.first_lane = library.edge.modules * result.edge.lane;
   result.all_words = result.node.first_word + library.node.modules * result.node.words;
@@ -102,6 +124,12 @@ inline GradientLibrary gradient_library(const FusedLibrary& library) {
     }
   }
   return result;
+}
+
+// library: laid out for fp32
+inline GradientLibrary gradient_library(const FusedLibrary& library) {
+  return gradient_library(library, gradient_module(library.edge, false, library.edge.layer[0].in),
+                          gradient_module(library.node, true, library.message));
 }
 
 // Which parameter a word of the packed weights is, or -1 where it is padding.

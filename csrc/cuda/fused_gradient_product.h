@@ -52,16 +52,17 @@ class WeightGradient {
     mine_ = share_of(layer.outputs / 16, warp_row_, Grid::kRows);
   }
 
-  // Adds to weight [outputs, columns] and bias [outputs], which belong to this block.
-  __device__ void add(float* weight, float* bias, int columns) {
+  // Adds to the first columns of weight [outputs, stride] and to bias [outputs], if it is given: they belong to this
+  // block.
+  __device__ void add(float* weight, int stride, float* bias, int columns) {
     const int products = columns / 8, slices = count_slices(products, Grid::kMostColumns);
     for (int n = 0; n < slices; ++n) {
       const Slice slice = nth_slice(n, products, Grid::kMostColumns);
       first_ = slice.begin;
       across_ = share_of(slice.end - slice.begin, warp_column_, Grid::kColumns);
-      const bool with_bias = n == 0 && warp_column_ == 0;
+      const bool with_bias = bias != nullptr && n == 0 && warp_column_ == 0;
       multiply();
-      add_weights(weight, columns);
+      add_weights(weight, stride);
       if (with_bias) add_biases(bias);
     }
   }
@@ -123,23 +124,23 @@ class WeightGradient {
   }
 
   // All reads of a row of products before its writes: memory answers once, not once a product.
-  __device__ void add_weights(float* weight, int columns) const {
+  __device__ void add_weights(float* weight, int stride) const {
     NRI_CUDA_UNROLL
     for (int i = 0; i < Grid::kRowProducts; ++i) {
       if (i >= mine_) continue;
-      float* const row = weight + output_of(i) * columns + column_of_product(0) + 2 * place_;
+      float* const row = weight + output_of(i) * stride + column_of_product(0) + 2 * place_;
       uint2 before[Grid::kColumnProducts][2];
       NRI_CUDA_UNROLL
       for (int j = 0; j < Grid::kColumnProducts; ++j) {
         if (j >= across_) continue;
         before[j][0] = *pair(row, j);
-        before[j][1] = *pair(row + 8 * columns, j);
+        before[j][1] = *pair(row + 8 * stride, j);
       }
       NRI_CUDA_UNROLL
       for (int j = 0; j < Grid::kColumnProducts; ++j) {
         if (j >= across_) continue;
         *pair(row, j) = sum_of(before[j][0], sum_[i][j][0], sum_[i][j][1]);
-        *pair(row + 8 * columns, j) = sum_of(before[j][1], sum_[i][j][2], sum_[i][j][3]);
+        *pair(row + 8 * stride, j) = sum_of(before[j][1], sum_[i][j][2], sum_[i][j][3]);
       }
     }
   }

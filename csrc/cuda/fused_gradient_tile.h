@@ -14,10 +14,6 @@ namespace nri::cuda::fused {
 // Hopper has.
 NRI_HOST_DEVICE constexpr int64_t gradient_shared_bytes(int widest) { return widest > 64 ? 232448 : 101376; }
 
-// Of a pass on its way back, at most: what fits into shared memory where layers are as wide as the kernel allows. Sums
-// for more would take the registers of others.
-NRI_HOST_DEVICE constexpr int gradient_pass_rows(int widest) { return widest > 64 && widest <= 128 ? 96 : 64; }
-
 #if defined(NRI_CUDA_EMULATED)
 constexpr int64_t kLanes = 3;  // so that small tests have several tiles a lane
 #else

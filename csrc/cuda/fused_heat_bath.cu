@@ -1,10 +1,8 @@
-#include <map>
-#include <tuple>
-
 #include "cuda/chunks.h"
 #include "cuda/fused_device.h"
 #include "cuda/fused_heat_bath.h"
-#include "cuda/fused_heat_bath_rows.h"
+#include "cuda/fused_heat_bath_messages.h"
+#include "cuda/fused_heat_bath_runs.h"
 #include "cuda/fused_product.h"
 #include "cuda/fused_weights.h"
 #include "cuda/transition_error.h"
@@ -18,42 +16,16 @@ using HeatBathRing = WeightRing<kWidest, HeatBathJob, HeatBathBlock>;
 template <Precision kPrecision, int kWidest>
 using HeatBathProduct = LayerProduct<kPrecision, kWidest, HeatBathBlock>;
 
-__device__ inline Pass pass_of(const RowRange& range) { return {0, static_cast<uint16_t>(range.rows), 0, 0}; }
-
-// Where the messages of a pass come from and where their projections go. A sender that is absent sends nothing, and a
-// receiver that is not compared needs nothing.
-__device__ inline void list_messages(const HeatBathJob& job, const HeatBathBlock& block, int module,
-                                     const RowRange& range, int first_transition) {
-  const int i = block.thread;
-  if (i >= range.rows) return;
-  const HeatBathSchedule& schedule = *block.passes();
-  const int count = schedule.messages(module), index = range.first + i;
-  const int transition = index / count, message = schedule.begin[module] + index % count;
-  const int edge = block.edge()[message], receiver = block.receiver()[edge];
-  const int64_t place = block.place(job, receiver, first_transition + transition);
-  const int64_t from = place + block.sender()[edge], to = place + block.local()[receiver];
-  const bool sent =
-      is_present(job.problem.trajectories.present, from) && is_compared(job, to, block.entities()[receiver]);
-  block.sender_place()[i] = sent ? from : -1;
-  block.receiver_place()[i] = sent ? to : -1;
-  block.unit()[i] = static_cast<uint16_t>(transition * schedule.begin[job.library.edge.modules] + message);
-}
-
 // Messages of one edge module: states in, projections out. Begins after a barrier, and ends with one.
 template <Precision kPrecision, int kWidest>
 __device__ void run_messages(const HeatBathJob& job, const HeatBathBlock& block, int edge_module, const RowRange& range,
                              int first_transition, HeatBathRing<kWidest>& ring) {
   const FusedModule& module = job.library.edge;
-  const int features = job.library.features;
   const Pass pass = pass_of(range);
   list_messages(job, block, edge_module, range, first_transition);
   __syncthreads();
-  gather<kPrecision>(block, pass, module.layer[0], [&](int row, int input) {
-    const bool of_sender = input < features;
-    const int64_t place = (of_sender ? block.sender_place() : block.receiver_place())[row];
-    if (place < 0) return 0.0f;
-    return job.problem.trajectories.states[place * features + (of_sender ? input : input - features)];
-  });
+  gather<kPrecision>(block, pass, module.layer[0],
+                     [&](int row, int input) { return message_input(job, block, row, input); });
   for (int l = 0; l < module.layers; ++l) {
     HeatBathProduct<kPrecision, kWidest> product(block, pass, module.layer[l]);
     product.run(job.problem.library.parameters + module.parameter_of(edge_module) + module.layer[l].bias, ring);
@@ -71,59 +43,12 @@ __device__ void run_messages(const HeatBathJob& job, const HeatBathBlock& block,
   __syncthreads();
 }
 
-// What all rows of a receiver have in common: its own state through the node module's first layer, in plain fp32, and
-// the means that its held edges send. Zero of who is not compared. A thread takes a column.
-__device__ inline void add_bases(const HeatBathJob& job, const HeatBathBlock& block, int first_transition,
-                                 int transitions) {
-  const int width = block.layout.width, column = block.thread % width, groups = kThreads / width;
-  const int group = block.thread / width, features = job.library.features, receivers = block.receivers();
-  if (group >= groups) return;
-  const HeatBathSchedule& schedule = *block.passes();
-  const FusedLayer& layer = job.library.node.layer[0];
-  const float* const parameters = job.problem.library.parameters + job.library.node.parameter_of(schedule.module);
-  const int messages = schedule.begin[job.library.edge.modules];
-  const bool padding = column >= layer.out;
-  const float bias = padding ? 0.0f : parameters[layer.bias + column];
-  float weight[kMostFeatures];
-  NRI_CUDA_UNROLL
-  for (int d = 0; d < kMostFeatures; ++d) {
-    weight[d] = padding || d >= features
-                    ? 0.0f
-                    : parameters[layer.weight + static_cast<int64_t>(column) * layer.in + job.library.message + d];
-  }
-  for (int unit = group; unit < transitions * receivers; unit += groups) {
-    const int transition = unit / receivers, j = unit % receivers;
-    const int64_t place = block.place(job, j, first_transition + transition) + block.local()[j];
-    float value = 0.0f;
-    if (is_compared(job, place, block.entities()[j])) {
-      const float* const state = job.problem.trajectories.states + place * features;
-      value = bias;
-      NRI_CUDA_UNROLL
-      for (int d = 0; d < kMostFeatures; ++d) {
-        if (d < features) value += weight[d] * state[d];
-      }
-      const int begin = block.in_begin()[j], end = block.in_begin()[j + 1];
-      for (int e = begin; e < end && block.free()[j] < end - begin; ++e) {
-        if (block.type()[e] != kHeldEdge) continue;
-        const int64_t edge = block.first_edge()[j] + e - begin;
-        for (int type = job.library.first_type; type < job.problem.library.edge_types; ++type) {
-          const uint16_t projection = projection_of(job, block, e, type, transition);
-          if (projection == kNoRow) continue;
-          value += job.problem.held_weight[edge * job.problem.library.edge_types + type] *
-                   block.projection(projection)[column];
-        }
-      }
-    }
-    block.projection(schedule.each * messages + unit)[column] = value;
-  }
-}
-
 // The errors of a pass of rows, whose changes of state lie in the activations.
 __device__ inline void write_errors(const HeatBathJob& job, const HeatBathBlock& block, const RowRange& range,
                                     int first_transition) {
   const int i = block.thread, features = job.library.features;
   if (i >= range.rows) return;
-  const HeatBathRow row = row_of(block, range.first + i);
+  const HeatBathRow row = row_of(job, block, range.first + i);
   const int j = row.receiver, entities = block.entities()[j];
   const int64_t place = block.place(job, j, first_transition + row.transition) + block.local()[j];
   if (!is_compared(job, place, entities)) return;
@@ -234,28 +159,6 @@ Kernel kernel_for(const FusedLibrary& library) {
                                                 : kernel_for<Precision::bf16>(library.widest);
 }
 
-HeatBathSizes no_systems(const HeatBathProblem<float>& problem) {
-  return {0,
-          0,
-          0,
-          0,
-          problem.transitions,
-          problem.library.edge_types,
-          problem.library.node_types,
-          problem.rows == HeatBathRows::conditionals};
-}
-
-// The same, and one system more.
-HeatBathSizes with(HeatBathSizes sizes, const HeatBathProblem<float>& problem, int64_t system) {
-  const GraphView& graph = problem.graph;
-  const int64_t* const row = problem.host_row_offset;
-  sizes.nodes = std::max(sizes.nodes, ranges::nodes(graph, system, system + 1));
-  sizes.edges = std::max(sizes.edges, ranges::edges(graph, system, system + 1));
-  sizes.rows = std::max(sizes.rows, row[system + 1] - row[system]);
-  sizes.systems += 1;
-  return sizes;
-}
-
 // Scores of a chunk of systems, cut as planned.
 void score_systems(const HeatBathProblem<float>& problem, const FusedLibrary& library, const Buffer<uint32_t>& packed,
                    const HeatBathPlan& plan, int64_t first_system, int64_t end_system, float* scores,
@@ -278,32 +181,13 @@ void score_systems(const HeatBathProblem<float>& problem, const FusedLibrary& li
 
 void for_runs(const HeatBathProblem<float>& problem, const Execution& execution,
               const std::function<void(int64_t, int64_t, bool)>& work) {
-  const int64_t systems = problem.graph.systems;
-  if (systems == 0) return;
   FusedLibrary library;
-  if (!lay_out(problem.library, execution.precision, &library)) return work(0, systems, false);
-  const int64_t bytes = shared_bytes(execution);
-  const HeatBathSizes none = no_systems(problem);
-  std::map<std::tuple<int64_t, int64_t, int64_t>, bool> known;
-  const auto is_fused = [&](const HeatBathSizes& sizes) {
-    const auto size = std::make_tuple(sizes.nodes, sizes.edges, sizes.rows);
-    const auto found = known.find(size);
-    if (found != known.end()) return found->second;
-    return known[size] = fits(library, sizes, bytes);
-  };
-  for (int64_t first = 0; first < systems;) {
-    HeatBathSizes run = with(none, problem, first);
-    const bool fused = is_fused(run);
-    int64_t end = first + 1;
-    for (; end < systems; ++end) {
-      // What is as large as the largest of a run in each respect has to fit, too; then each of them does.
-      const HeatBathSizes next = with(fused ? run : none, problem, end);
-      if (is_fused(next) != fused) break;
-      run = next;
-    }
-    work(first, end, fused);
-    first = end;
+  if (!execution.fused || !lay_out(problem.library, execution.precision, &library)) {
+    return work(0, problem.graph.systems, false);
   }
+  const HeatBathCosts costs = scoring_costs(library);
+  const int64_t bytes = shared_bytes(execution);
+  for_runs(problem, [&](const HeatBathSizes& sizes) { return fits(costs, sizes, bytes); }, work);
 }
 
 void heat_bath_scores(const HeatBathProblem<float>& problem, int64_t first_system, int64_t end_system, float* scores,
@@ -318,8 +202,7 @@ void heat_bath_scores(const HeatBathProblem<float>& problem, int64_t first_syste
   };
   for_system_chunks(first_system, end_system, 1, execution, bytes, [&](const SystemChunk& chunk) {
     if (row[chunk.first_system] == row[chunk.end_system]) return;
-    HeatBathSizes sizes = no_systems(problem);
-    for (int64_t b = chunk.first_system; b < chunk.end_system; ++b) sizes = with(sizes, problem, b);
+    const HeatBathSizes sizes = sizes_of(problem, chunk.first_system, chunk.end_system);
     const HeatBathPlan plan = plan_heat_bath(library, sizes, processors(execution), shared_bytes(execution));
     score_systems(problem, library, packed, plan, chunk.first_system, chunk.end_system, scores, execution);
   });

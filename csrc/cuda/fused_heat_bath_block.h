@@ -8,6 +8,13 @@
 
 namespace nri::cuda::fused {
 
+// Which rows a receiver has, where not all of them count.
+struct ActiveRows {
+  const int32_t* assignment;  // [rows of the range] of each receiver its active ones, in order; null: all are
+  const int32_t* count;       // [nodes from first_node on] of each receiver
+  int64_t first_node;
+};
+
 // The arguments of a kernel.
 struct HeatBathJob {
   FusedLibrary library;
@@ -20,7 +27,9 @@ struct HeatBathJob {
   int64_t first_row;
   int64_t rows;
   const uint32_t* packed;
-  double* errors;  // [transitions, rows]; of who is not compared: nothing
+  double* errors;  // [transitions, rows]; of who is not compared: nothing. Or null
+  ActiveRows active{};
+  int64_t first_tile = 0;
 };
 
 // Addresses are worked out where they are used, as in Block.
@@ -87,7 +96,7 @@ __device__ inline bool is_compared(const HeatBathJob& job, int64_t place, int64_
 class TileReader {
  public:
   __device__ TileReader(const HeatBathJob& job, const HeatBathBlock& block)
-      : job_(job), block_(block), tile_(tile_of(static_cast<int64_t>(blockIdx.x), job.cut)) {
+      : job_(job), block_(block), tile_(tile_of(job.first_tile + static_cast<int64_t>(blockIdx.x), job.cut)) {
     const int64_t* const offset = job.problem.graph.node_offset + job.first_system;
     first_node_ = offset[tile_.first_system];
     end_node_ = offset[tile_.end_system];
@@ -123,13 +132,19 @@ class TileReader {
   __device__ int32_t* degrees() const { return reinterpret_cast<int32_t*>(block_.activations()); }
   __device__ int32_t* rows() const { return degrees() + kMostReceivers; }
 
+  __device__ int32_t rows_of(int64_t node) const {
+    const ActiveRows& active = job_.active;
+    if (active.assignment != nullptr) return active.count[node - active.first_node];
+    return static_cast<int32_t>(job_.problem.row_offset[node + 1] - job_.problem.row_offset[node]);
+  }
+
   __device__ void measure_receivers() {
     const HeatBathProblem<float>& problem = job_.problem;
     for (int i = block_.thread; i < end_node_ - first_node_; i += kThreads) {
       const int64_t node = first_node_ + i;
       const bool mine = problem.node_types == nullptr || problem.node_types[node] == tile_.node_type;
       degrees()[i] = static_cast<int32_t>(problem.graph.in_offset[node + 1] - problem.graph.in_offset[node]);
-      rows()[i] = mine ? static_cast<int32_t>(problem.row_offset[node + 1] - problem.row_offset[node]) : 0;
+      rows()[i] = mine ? rows_of(node) : 0;
     }
   }
 
@@ -196,6 +211,29 @@ class TileReader {
         block_.message()[e * modules + m] = held && problem.held_weight[weight] == 0.0f ? kNoRow : uint16_t{0};
       }
     }
+    if (job_.active.assignment == nullptr) return;
+    __syncthreads();  // all current types are there
+    for (int i = block_.thread; i < edges * modules; i += kThreads) {
+      const int e = i / modules;
+      if (block_.type()[e] != kHeldEdge || conditionals) {
+        if (!is_read(e, job_.library.first_type + i % modules)) block_.message()[i] = kNoRow;
+      }
+    }
+  }
+
+  // Whether one of its receiver's active rows gives an edge that is not held this type.
+  __device__ bool is_read(int e, int type) const {
+    const HeatBathProblem<float>& problem = job_.problem;
+    const int j = block_.receiver()[e], types = static_cast<int>(problem.library.edge_types);
+    const bool conditionals = problem.rows == HeatBathRows::conditionals;
+    const int64_t stride = conditionals ? 1 : problem.stride[edge_of(e)];
+    const int32_t* const active = job_.active.assignment + block_.first_row()[j];
+    const int rows = block_.row_begin()[j + 1] - block_.row_begin()[j], place = e - block_.in_begin()[j];
+    for (int r = 0; r < rows; ++r) {
+      const int varying = active[r] / types == place ? active[r] % types : block_.type()[e];
+      if ((conditionals ? varying : static_cast<int>(active[r] / stride) % types) == type) return true;
+    }
+    return false;
   }
 
   // Those of the tile's transitions in which nobody is compared are marked.

@@ -9,14 +9,15 @@ namespace nri::cuda::fused {
 
 constexpr int kOwnTerms = 2;  // of a row; the terms before them are shared by edge_types^2 rows
 
-// A row of a round: its transition, its receiver, and its number among the receiver's.
+// A row of a round: its transition, its receiver, its number among the receiver's, and that of the row before it among
+// those that count, or -1.
 struct HeatBathRow {
-  int transition, receiver, assignment;
+  int transition, receiver, assignment, before;
 };
 
-__device__ inline HeatBathRow row_of(const HeatBathBlock& block, int index) {
+__device__ inline HeatBathRow row_of(const HeatBathJob& job, const HeatBathBlock& block, int index) {
   const int rows = block.passes()->rows;
-  HeatBathRow row{index / rows, 0, index % rows};
+  HeatBathRow row{index / rows, 0, index % rows, -1};
   const int32_t* const begin = block.row_begin();
   for (int high = block.receivers(); high - row.receiver > 1;) {
     const int middle = (row.receiver + high) / 2;
@@ -27,6 +28,12 @@ __device__ inline HeatBathRow row_of(const HeatBathBlock& block, int index) {
     }
   }
   row.assignment -= begin[row.receiver];
+  row.before = row.assignment - 1;
+  if (job.active.assignment != nullptr) {
+    const int32_t* const active = job.active.assignment + block.first_row()[row.receiver];
+    row.before = row.assignment == 0 ? -1 : active[row.assignment - 1];
+    row.assignment = active[row.assignment];
+  }
   return row;
 }
 
@@ -44,7 +51,7 @@ __device__ inline uint16_t projection_of(const HeatBathJob& job, const HeatBathB
 __device__ inline void list_terms(const HeatBathJob& job, const HeatBathBlock& block, const RowRange& range) {
   const int i = block.thread, types = static_cast<int>(job.problem.library.edge_types);
   if (i >= range.rows) return;
-  const HeatBathRow row = row_of(block, range.first + i);
+  const HeatBathRow row = row_of(job, block, range.first + i);
   const int first = block.in_begin()[row.receiver];
   uint16_t* const term = block.term() + i * job.shape.terms;
   block.unit()[i] = static_cast<uint16_t>(row.transition * block.receivers() + row.receiver);
@@ -56,7 +63,7 @@ __device__ inline void list_terms(const HeatBathJob& job, const HeatBathBlock& b
   }
   int left = row.assignment, place = block.free()[row.receiver];
   block.count()[i] = static_cast<uint16_t>(place);
-  block.leading()[i] = row.assignment % (types * types) != 0;
+  block.leading()[i] = row.before >= 0 && row.before / (types * types) == row.assignment / (types * types);
   for (int e = block.in_begin()[row.receiver + 1]; place > 0;) {
     if (block.type()[--e] == kHeldEdge) continue;
     term[--place] = projection_of(job, block, e, left % types, row.transition);
@@ -143,7 +150,7 @@ class HeatBathRowSums {
     const int transition = unit / block_.receivers(), receiver = unit % block_.receivers();
     const int begin = block_.in_begin()[receiver], end = block_.in_begin()[receiver + 1];
     const auto current = [&](int edge) { return projection_of(job_, block_, edge, block_.type()[edge], transition); };
-    if (first || varying == 0) {
+    if (first || unit != block_.unit()[row - 1]) {
       start(unit);
       reached_ = 0;
     }

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 
 #include "cuda/fused_tile.h"
 
@@ -207,7 +208,9 @@ struct HeatBathLayout {
   int bytes;
 };
 
-inline HeatBathLayout heat_bath_layout(const FusedLibrary& library, const HeatBathShape& shape) {
+// activation_bytes: of the rows of a pass
+inline HeatBathLayout heat_bath_layout(const FusedLibrary& library, const HeatBathShape& shape, int stride,
+                                       int64_t activation_bytes) {
   HeatBathLayout layout{};
   int end = 0;
   const auto take = [&end](int64_t bytes) {
@@ -215,10 +218,9 @@ inline HeatBathLayout heat_bath_layout(const FusedLibrary& library, const HeatBa
     end += static_cast<int>((bytes + 15) / 16 * 16);
     return begin;
   };
-  const int words = activation_words(library);
-  layout.stride = activation_stride(words > kMostFeatures ? words : kMostFeatures);  // changes end up there, as floats
+  layout.stride = stride;
   layout.width = library.node.layer[0].outputs;
-  layout.activations = take(int64_t{4} * shape.rows * layout.stride);
+  layout.activations = take(activation_bytes);
   layout.ring = take(int64_t{4} * ring_stages(library.widest) * library.widest * kChunkWords);
   layout.projections = take(int64_t{4} * shape.room * layout.width);
   layout.sender_place = take(8 * shape.rows);
@@ -250,6 +252,14 @@ inline HeatBathLayout heat_bath_layout(const FusedLibrary& library, const HeatBa
   return layout;
 }
 
+// Where all layers' activations take turns in one array.
+inline HeatBathLayout heat_bath_layout(const FusedLibrary& library, const HeatBathShape& shape) {
+  const int words = activation_words(library);
+  const int stride =
+      activation_stride(words > kMostFeatures ? words : kMostFeatures);  // changes end up there, as floats
+  return heat_bath_layout(library, shape, stride, int64_t{4} * shape.rows * stride);
+}
+
 // The largest system of a run in each respect, and how much there is to do.
 struct HeatBathSizes {
   int64_t nodes, edges, rows;
@@ -273,30 +283,49 @@ struct HeatBathPlan {
   HeatBathShape shape;  // no rows: there is none
 };
 
-// Words of weights that a system's transition costs, with tiles of so many receivers and edges, of so many rows in a
-// transition, which are `share` of a system, or of systems.
-inline double words_of_transition(const FusedLibrary& library, const HeatBathShape& shape, double rows, double share) {
-  const int messages = shape.edges * library.edge.modules;
+// What a tile takes and costs, of a kernel.
+struct HeatBathCosts {
+  FusedLibrary library;
+  double message_words, row_words;  // between L2 and a pass of messages, or of rows
+  int most_rows;                    // of a pass
+  int arrays;                       // of projections
+
+  // Bytes of a block's shared memory.
+  std::function<int64_t(const HeatBathShape&)> bytes;
+};
+
+// Of the kernel that scores.
+inline HeatBathCosts scoring_costs(const FusedLibrary& library) {
+  const FusedModule& node = library.node;
+  const int64_t projection = projection_layer(library).chunks * node.layer[0].chunk_words();
+  return {library,
+          static_cast<double>(library.edge.words + projection),
+          node.layers == 1 ? 0.0 : static_cast<double>(node.words - node.layer[1].first),
+          kPassRows,
+          1,
+          [library](const HeatBathShape& shape) { return heat_bath_layout(library, shape).bytes; }};
+}
+
+// Words between L2 and blocks that a system's transition costs, with tiles of so many receivers and edges, of so many
+// rows in a transition, which are `share` of a system, or of systems.
+inline double words_of_transition(const HeatBathCosts& costs, const HeatBathShape& shape, double rows, double share) {
+  const int modules = costs.library.edge.modules, messages = shape.edges * modules;
   const int rounds = count_passes(shape.transitions, shape.room / (messages + shape.receivers));
   const int each = count_passes(shape.transitions, rounds);
-  const FusedModule& node = library.node;
-  const auto projection = static_cast<double>(projection_layer(library).chunks * node.layer[0].chunk_words());
-  const double behind = node.layers == 1 ? 0.0 : static_cast<double>(node.words - node.layer[1].first);
-  const double words = library.edge.modules * count_passes(each * shape.edges, shape.rows) *
-                           (static_cast<double>(library.edge.words) + projection) +
-                       std::ceil(each * rows / shape.rows) * behind;
+  const double words = modules * count_passes(each * shape.edges, shape.rows) * costs.message_words +
+                       std::ceil(each * rows / shape.rows) * costs.row_words;
   return words * rounds / (shape.transitions * share);
 }
 
 // A tile of so many receivers and edges into them, with all the room there is; without rows if it does not fit.
-inline HeatBathShape shape_within(const FusedLibrary& library, const HeatBathSizes& sizes, int64_t receivers,
+inline HeatBathShape shape_within(const HeatBathCosts& costs, const HeatBathSizes& sizes, int64_t receivers,
                                   int64_t edges, int64_t transitions, int rows, int64_t bytes) {
   HeatBathShape shape{static_cast<int>(receivers),     static_cast<int>(edges),
                       static_cast<int>(transitions),   rows,
                       static_cast<int>(sizes.terms()), 0};
-  const HeatBathLayout bare = heat_bath_layout(library, shape);
-  const int64_t least = edges * library.edge.modules + receivers;
-  const int64_t room = bytes < bare.bytes ? 0 : (bytes - bare.bytes) / (4 * bare.width);
+  const int64_t bare = costs.bytes(shape), width = costs.library.node.layer[0].outputs;
+  const int64_t least = edges * costs.library.edge.modules + receivers;
+  const int64_t room = bytes < bare ? 0 : (bytes - bare) / (4 * costs.arrays * width);
   if (room < least) return {};
   shape.room = static_cast<int>(std::min(room, shape.transitions * least));
   return shape;
@@ -304,7 +333,7 @@ inline HeatBathShape shape_within(const FusedLibrary& library, const HeatBathSiz
 
 // The cut that reads the fewest weights within so many bytes.
 //   most_together: systems of a tile   least_parts: of a system   transitions: of a tile
-inline HeatBathPlan best_plan(const FusedLibrary& library, const HeatBathSizes& sizes, int64_t most_together,
+inline HeatBathPlan best_plan(const HeatBathCosts& costs, const HeatBathSizes& sizes, int64_t most_together,
                               int64_t least_parts, int64_t transitions, int64_t bytes) {
   HeatBathPlan best{};
   double fewest = 0;
@@ -312,11 +341,11 @@ inline HeatBathPlan best_plan(const FusedLibrary& library, const HeatBathSizes& 
     const int64_t receivers = together * ((sizes.nodes + parts - 1) / parts);
     const int64_t edges = std::min(together * sizes.edges, receivers * sizes.degree());
     if (receivers > kMostReceivers || edges > kMostIncoming || together * sizes.rows > kMostRows) return;
-    for (int rows = kPassRows; rows >= 16; rows -= 16) {
-      const HeatBathShape shape = shape_within(library, sizes, receivers, edges, transitions, rows, bytes);
+    for (int rows = costs.most_rows; rows >= 16; rows -= 16) {
+      const HeatBathShape shape = shape_within(costs, sizes, receivers, edges, transitions, rows, bytes);
       if (shape.rows == 0) continue;
       const double share = static_cast<double>(together) / static_cast<double>(parts);
-      const double words = words_of_transition(library, shape, static_cast<double>(sizes.rows) * share, share);
+      const double words = words_of_transition(costs, shape, static_cast<double>(sizes.rows) * share, share);
       if (best.shape.rows > 0 && words >= fewest) continue;
       best = {{sizes.systems, together, parts, sizes.transitions, transitions, sizes.node_types}, shape};
       fewest = words;
@@ -330,33 +359,39 @@ inline HeatBathPlan best_plan(const FusedLibrary& library, const HeatBathSizes& 
   return best;
 }
 
-// How a run of systems is cut: enough tiles for every processor, and two blocks on a processor where registers allow it
-// and it costs little. The cut changes no result. shared_bytes: what a block may have, 1 KiB less than a processor has.
-inline HeatBathPlan plan_heat_bath(const FusedLibrary& library, const HeatBathSizes& sizes, int64_t processors,
-                                   int64_t shared_bytes) {
-  const int64_t wanted = processors * blocks_of(library.widest), pairs = sizes.systems * sizes.transitions;
+// How a run of systems is cut into at least so many tiles, as far as there is work for them, that take so many bytes.
+inline HeatBathPlan plan_tiles(const HeatBathCosts& costs, const HeatBathSizes& sizes, int64_t wanted, int64_t bytes) {
+  const int64_t pairs = sizes.systems * sizes.transitions;
   const int64_t share = std::max<int64_t>(1, pairs / wanted);  // pairs of a system and a transition, of a tile
   const int64_t together = std::max<int64_t>(1, share / sizes.transitions);
   const int64_t most = std::min({share, sizes.transitions, int64_t{kMostTransitions}});
   const int64_t pieces = (sizes.transitions + most - 1) / most, each = (sizes.transitions + pieces - 1) / pieces;
   const int64_t parts = pairs >= wanted ? 1 : std::min(std::max<int64_t>(1, sizes.nodes), wanted / pairs);
-  const auto plan = [&](int64_t bytes) { return best_plan(library, sizes, together, parts, each, bytes); };
-  const HeatBathPlan alone = plan(shared_bytes);
+  return best_plan(costs, sizes, together, parts, each, bytes);
+}
+
+// The same for scores: enough tiles for every processor, and two blocks on a processor where registers allow it and it
+// costs little. The cut changes no result. shared_bytes: what a block may have, 1 KiB less than a processor has.
+inline HeatBathPlan plan_heat_bath(const FusedLibrary& library, const HeatBathSizes& sizes, int64_t processors,
+                                   int64_t shared_bytes) {
+  const HeatBathCosts costs = scoring_costs(library);
+  const int64_t wanted = processors * blocks_of(library.widest);
+  const HeatBathPlan alone = plan_tiles(costs, sizes, wanted, shared_bytes);
   if (blocks_of(library.widest) == 1 || alone.shape.rows == 0) return alone;
-  const HeatBathPlan shared = plan((shared_bytes + 1024) / 2 - 1024);
+  const HeatBathPlan shared = plan_tiles(costs, sizes, wanted, (shared_bytes + 1024) / 2 - 1024);
   if (shared.shape.rows == 0) return alone;
   const auto words = [&](const HeatBathPlan& some) {
     const double systems = static_cast<double>(some.cut.together) / static_cast<double>(some.cut.parts);
-    return words_of_transition(library, some.shape, static_cast<double>(sizes.rows) * systems, systems);
+    return words_of_transition(costs, some.shape, static_cast<double>(sizes.rows) * systems, systems);
   };
   return words(shared) <= 1.5 * words(alone) ? shared : alone;
 }
 
 // Whether a system, or one as large as the largest of several in each respect, goes through the fused kernels: whether
 // a single receiver in a single transition does, which takes the least room.
-inline bool fits(const FusedLibrary& library, const HeatBathSizes& sizes, int64_t shared_bytes) {
+inline bool fits(const HeatBathCosts& costs, const HeatBathSizes& sizes, int64_t shared_bytes) {
   if (sizes.nodes == 0 || sizes.degree() > kMostIncoming || sizes.rows > kMostRows) return false;
-  return shape_within(library, sizes, 1, sizes.degree(), 1, 16, shared_bytes).rows > 0;
+  return shape_within(costs, sizes, 1, sizes.degree(), 1, 16, shared_bytes).rows > 0;
 }
 
 }  // namespace nri::cuda::fused

@@ -1,5 +1,6 @@
 #include "cuda/chunks.h"
 #include "cuda/fused_heat_bath.h"
+#include "cuda/fused_heat_bath_gradient.h"
 #include "cuda/gradient_units.h"
 #include "cuda/heat_bath_kernels.h"
 #include "cuda/module_gradient.h"
@@ -282,38 +283,65 @@ void heat_bath_scores_impl(const HeatBathProblem<float>& problem, float* scores,
   });
 }
 
+// The gradient of systems first_system .. end_system - 1, layer by layer.
+template <typename T>
+void heat_bath_gradient_of(const HeatBathProblem<T>& problem, int64_t first_system, int64_t end_system,
+                           const T* cotangent, const GradientSum<T>& gradient, const Execution& execution) {
+  if (rows_of(problem, first_system, end_system) == 0) return;
+  const GraphView& graph = problem.graph;
+  const int64_t classes = problem.library.edge_types - problem.library.first_type();
+  const auto messages = [&](int64_t first, int64_t end) { return ranges::edges(graph, first, end) * classes; };
+  const auto nodes = [&](int64_t first, int64_t end) { return ranges::nodes(graph, first, end); };
+  const auto rows = [&](int64_t first, int64_t end) { return rows_of(problem, first, end); };
+  const auto most_rows = [&](int64_t system) {
+    const int64_t first = first_system + system, end = first + 1;
+    return std::max({messages(first, end), nodes(first, end), rows(first, end)});
+  };
+  std::vector<Unit> units = plan_units(end_system - first_system, problem.transitions, most_rows);
+  for (Unit& unit : units) {
+    unit.first_system += first_system;
+    unit.end_system += first_system;
+  }
+  for_unit_chunks(
+      units, execution,
+      [&](const Unit& span, int64_t count) { return HeatBathChunk<T>::bytes(problem, span, count, true); },
+      [&](const Chunk& chunk, const Unit& span) {
+        Groups groups;
+        for (const Unit& unit : chunk) {
+          append_groups(groups.messages, messages(unit.first_system, unit.end_system), unit);
+          append_groups(groups.nodes, nodes(unit.first_system, unit.end_system), unit);
+          append_groups(groups.rows, rows(unit.first_system, unit.end_system), unit);
+        }
+        HeatBathChunk<T> work(problem, span, groups, span.replicas(), true, execution);
+        const size_t most = std::max({groups.messages.size(), groups.nodes.size(), groups.rows.size()}) - 1;
+        const Buffer<T> group_sums = gradient.group_sums(static_cast<int64_t>(most));
+        work.assign(span.first_replica, span.replicas(), cotangent);
+        work.forward(span.first_replica);
+        work.backward(span.first_replica, cotangent, group_sums.data(), gradient.parameters());
+        gradient.add(group_sums);
+      });
+}
+
+void add_gradient(const HeatBathProblem<double>& problem, const double* cotangent, const GradientSum<double>& gradient,
+                  const Execution& execution) {
+  heat_bath_gradient_of(problem, 0, problem.graph.systems, cotangent, gradient, execution);
+}
+
+void add_gradient(const HeatBathProblem<float>& problem, const float* cotangent, const GradientSum<float>& gradient,
+                  const Execution& execution) {
+  fused::HeatBathGradient fused(problem, cotangent, execution);
+  fused.for_runs([&](int64_t first_system, int64_t end_system, bool is_fused) {
+    if (is_fused) return fused.run(first_system, end_system);
+    heat_bath_gradient_of(problem, first_system, end_system, cotangent, gradient, execution);
+  });
+  fused.add_to(gradient.total());
+}
+
 template <typename T>
 void heat_bath_gradient_impl(const HeatBathProblem<T>& problem, const T* cotangent, T* parameter_gradient,
                              const Execution& execution) {
-  const GraphView& graph = problem.graph;
   const GradientSum<T> gradient(node_module(problem.library).end, execution);
-  if (graph.systems > 0 && rows_of(problem, 0, graph.systems) > 0) {
-    const int64_t classes = problem.library.edge_types - problem.library.first_type();
-    const auto messages = [&](int64_t first, int64_t end) { return ranges::edges(graph, first, end) * classes; };
-    const auto nodes = [&](int64_t first, int64_t end) { return ranges::nodes(graph, first, end); };
-    const auto rows = [&](int64_t first, int64_t end) { return rows_of(problem, first, end); };
-    const auto most_rows = [&](int64_t system) {
-      return std::max({messages(system, system + 1), nodes(system, system + 1), rows(system, system + 1)});
-    };
-    for_unit_chunks(
-        plan_units(graph.systems, problem.transitions, most_rows), execution,
-        [&](const Unit& span, int64_t units) { return HeatBathChunk<T>::bytes(problem, span, units, true); },
-        [&](const Chunk& chunk, const Unit& span) {
-          Groups groups;
-          for (const Unit& unit : chunk) {
-            append_groups(groups.messages, messages(unit.first_system, unit.end_system), unit);
-            append_groups(groups.nodes, nodes(unit.first_system, unit.end_system), unit);
-            append_groups(groups.rows, rows(unit.first_system, unit.end_system), unit);
-          }
-          HeatBathChunk<T> work(problem, span, groups, span.replicas(), true, execution);
-          const size_t most = std::max({groups.messages.size(), groups.nodes.size(), groups.rows.size()}) - 1;
-          const Buffer<T> group_sums = gradient.group_sums(static_cast<int64_t>(most));
-          work.assign(span.first_replica, span.replicas(), cotangent);
-          work.forward(span.first_replica);
-          work.backward(span.first_replica, cotangent, group_sums.data(), gradient.parameters());
-          gradient.add(group_sums);
-        });
-  }
+  if (problem.graph.systems > 0) add_gradient(problem, cotangent, gradient, execution);
   gradient.write(parameter_gradient);
 }
 

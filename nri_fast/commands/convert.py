@@ -204,10 +204,9 @@ class Fmml(_FeatureFamily):
 class Mocap(Systems):
     """Motion capture as CMU has it: a skeleton (.asf) and motions (.amc), turned into positions of joints in metres."""
 
-    skeleton: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SKELETON.asf")]
-    """The subject's skeleton."""
-    motions: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="MOTION.amc [...]")]
-    """Trials; each is a recording."""
+    files: Files
+    """One skeleton and the trials of that subject, each of which is a recording: files, folders, or an archive (tar,
+    zip)."""
     joints: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[JOINT ...]", help_behavior_hint="(otherwise: all)")] = ()
     """Joints to keep: root, or the name of the bone whose far end it is."""
     rate: float = 120.0
@@ -215,9 +214,9 @@ class Mocap(Systems):
 
     def open(self) -> contextlib.AbstractContextManager[Source]:
         """Reads the trials."""
-        from nri_fast.readers.mocap import read_mocap
+        from nri_fast.readers.subject import read_subject
 
-        return contextlib.nullcontext(read_mocap(self.skeleton, self.motions, self.joints or None, self.rate))
+        return contextlib.nullcontext(read_subject(self.files, self.joints or None, self.rate))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -292,6 +291,7 @@ examples:
   nri-fast convert csv ants.csv --system colony --entity ant --step t --features x y --window 50 --test 0.2 --out data
   nri-fast convert parquet tracks.parquet --entity id --step frame --features x=east y=north --window 40 --out data
   nri-fast convert mocap 35.asf 35_01.amc 35_02.amc --window 50 --out data
+  nri-fast convert mocap subject35.tar.gz --window 50 --out data
   nri-fast convert vehicles USA_US101-1_1_T-1.xml --window 50 --stride 10 --out data
   nri-fast convert npz runs.npz --recordings --features x y speed --window 100 --out data""",
 }

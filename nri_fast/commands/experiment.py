@@ -23,7 +23,8 @@ class Experiment:
     data: Annotated[
         tuple[Path, ...], tyro.conf.arg(metavar="[FILE ...]", help_behavior_hint="(for mocap, platoons, vehicles)")
     ] = ()
-    """Recordings, for the experiments on real ones: platoons.npz, tracks.npz, or 35.asf and its .amc files."""
+    """Recordings, for the experiments on real ones: platoons.npz, tracks.npz, or 35.asf and its .amc files (or a
+    folder, or an archive of them)."""
     test: Annotated[
         tuple[Path, ...], tyro.conf.arg(metavar="[FILE ...]", help_behavior_hint="(for platoons, vehicles)")
     ] = ()

@@ -25,10 +25,10 @@ from nri_fast.experiments.lesson import trained
 from nri_fast.infer import forecast, infer
 from nri_fast.metrics import Array
 from nri_fast.normalisation import Normalisation
-from nri_fast.readers.mocap import read_mocap
 from nri_fast.readers.recording import DataError
 from nri_fast.readers.skeleton import ROOT
 from nri_fast.readers.splits import split_recordings
+from nri_fast.readers.subject import read_subject
 from nri_fast.settings import Settings
 from nri_fast.trajectory_data import TrajectoryData
 
@@ -57,11 +57,7 @@ def parts(scale: Scale, seed: int, files: tuple[Path, ...]) -> list[Part]:
 
 def trials(files: Sequence[Path]) -> tuple[list[str], list[Array]]:
     """Names, and positions and displacements [frames, joints, 6], of every trial; the first frame is lost."""
-    skeletons = [file for file in files if file.suffix.lower() == ".asf"]
-    motions = sorted(file for file in files if file.suffix.lower() == ".amc")
-    if len(skeletons) != 1 or len(skeletons) + len(motions) != len(files):
-        raise DataError(f"--data: expected one .asf file and .amc files of that subject, got {[f.name for f in files]}")
-    source = read_mocap(skeletons[0], motions)
+    source = read_subject(files)
     found = []
     for recording in source.recordings:
         position = np.concatenate(list(recording.pieces()))

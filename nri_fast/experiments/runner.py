@@ -117,8 +117,9 @@ def run_experiment(
     return _write(folder, plan, report, done, say)
 
 
-def _hashes(files: Sequence[Path]) -> dict[str, str]:
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+def _hashes(given: Sequence[Path]) -> dict[str, str]:
+    files = [file for path in given for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files if not file.is_dir()}
 
 
 def _begin(folder: Path, plan: dict[str, Any], resume: bool) -> None:

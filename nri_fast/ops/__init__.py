@@ -23,6 +23,7 @@ from nri_fast.ops.heat_bath import HeatBathProblem, Room, RowLayout
 from nri_fast.ops.place import (
     emulated_cuda,
     get_threads,
+    layer_by_layer,
     one_torch_thread,
     scoring_precision,
     set_threads,
@@ -58,6 +59,7 @@ __all__ = [
     "get_threads",
     "has_rollout_choice",
     "heat_bath_sample",
+    "layer_by_layer",
     "linear",
     "linear_gradient",
     "metropolis_decide",

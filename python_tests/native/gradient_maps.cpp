@@ -265,7 +265,7 @@ template <int kWidest>
 __global__ void gradient_kernel(FusedLayer layer, int rows, const uint32_t* cotangents, int cotangent_stride,
                                 const uint32_t* input, int input_stride, float* weight, float* bias, int columns) {
   WeightGradient<kWidest>(static_cast<int>(threadIdx.x), layer, rows, cotangents, cotangent_stride, input, input_stride)
-      .add(weight, bias, columns);
+      .add(weight, columns, bias, columns);
 }
 
 // Against sums in double: what is added is as right as fp32, and what was there before stays.

@@ -121,7 +121,7 @@ void check(bool conditionals) {
             const int64_t receivers = together * ((sizes.nodes + parts - 1) / parts);
             const int64_t edges = std::min(together * sizes.edges, receivers * sizes.degree());
             HeatBathPlan plan{{sizes.systems, together, parts, kTransitions, each, kNodeTypes},
-                              shape_within(library, sizes, receivers, edges, each, rows, 232448)};
+                              shape_within(scoring_costs(library), sizes, receivers, edges, each, rows, 232448)};
             EXPECT(plan.shape.rows == rows);
             if (rows == 48) plan.shape.room = plan.shape.edges * library.edge.modules + plan.shape.receivers;
             const std::vector<float> scores = scores_under(problem, library, plan, execution);

@@ -2,8 +2,7 @@
 // heat_bath_maps NAME runs one check; without a name, it lists them.
 #include <algorithm>
 
-#include "cuda/fused_heat_bath_tile.h"
-#include "fused_checks.h"
+#include "heat_bath_checks.h"
 
 namespace {
 
@@ -73,15 +72,6 @@ void check_projection() {
     }
     if (library.edge.modules > 0) EXPECT(columns <= library.edge.layer[library.edge.layers - 1].outputs);
   }
-}
-
-HeatBathSchedule schedule_of(const FusedLibrary& library, int transitions, int each, int rows, int pass_rows,
-                             bool some_empty) {
-  HeatBathSchedule schedule{transitions, each, rows, pass_rows, library.node.modules - 1, {}};
-  for (int m = 0; m < library.edge.modules; ++m) {
-    schedule.begin[m + 1] = schedule.begin[m] + (some_empty && m % 2 == 0 ? 0 : 13 + m);
-  }
-  return schedule;
 }
 
 // The chunks that a cursor visits are those of the rounds' stages, in the order of the kernel's loops.
@@ -180,24 +170,6 @@ void check_shared_memory() {
   }
 }
 
-std::vector<HeatBathSizes> sizes() {
-  std::vector<HeatBathSizes> all;
-  for (const int64_t systems : {1, 64, 4096}) {
-    for (const int64_t transitions : {1, 12, 500}) {
-      for (const int64_t nodes : {1, 5, 10, 31, 200}) {
-        const int64_t edges = nodes * (nodes - 1);
-        if (nodes <= 10) {
-          all.push_back({nodes, edges, nodes << (nodes - 1), systems, transitions, 2, 1, false});
-        }
-        all.push_back({nodes, edges, 2 * edges, systems, transitions, 2, 2, true});
-        all.push_back({nodes, nodes - 1, 16 * nodes, systems, transitions, 2, 1, false});  // a few neighbours
-        all.push_back({nodes, edges, nodes, systems, transitions, 1, 1, false});           // one type
-      }
-    }
-  }
-  return all;
-}
-
 // What is planned fits the device, has room for a transition of any tile, and takes every receiver of the run.
 void check_plan() {
   for (const FusedLibrary& library : libraries()) {
@@ -206,7 +178,7 @@ void check_plan() {
         const HeatBathPlan plan = plan_heat_bath(library, some, 132, bytes);
         const HeatBathShape& shape = plan.shape;
         const HeatBathCut& cut = plan.cut;
-        EXPECT((shape.rows > 0) == fits(library, some, bytes));
+        EXPECT((shape.rows > 0) == fits(scoring_costs(library), some, bytes));
         if (some.nodes <= 10 && bytes == 232448) EXPECT(shape.rows > 0);
         if (shape.rows == 0) continue;
         EXPECT(heat_bath_layout(library, shape).bytes <= bytes);
@@ -230,13 +202,14 @@ void check_plan() {
 // Where systems as large as the largest in each respect fit, those that are smaller in some do.
 void check_runs() {
   for (const FusedLibrary& library : libraries()) {
+    const HeatBathCosts costs = scoring_costs(library);
     for (HeatBathSizes some : sizes()) {
-      if (!fits(library, some, 101376)) continue;
+      if (!fits(costs, some, 101376)) continue;
       for (int64_t* one : {&some.nodes, &some.edges, &some.rows}) {
         const int64_t before = *one;
         for (int64_t smaller = before; smaller > 0; smaller /= 2) {
           *one = smaller;
-          EXPECT(fits(library, some, 101376));
+          EXPECT(fits(costs, some, 101376));
         }
         *one = before;
       }

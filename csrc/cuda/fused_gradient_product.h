@@ -32,6 +32,7 @@ NRI_HOST_DEVICE constexpr Slice nth_slice(int n, int products, int most) {
 template <int kWidest>
 class WeightGradient {
   using Grid = WeightGrid<kWidest>;
+  static constexpr int kReads = Grid::kColumnProducts < 6 ? Grid::kColumnProducts : 6;  // of products, at a time
 
  public:
   // cotangents: of the layer's output, `rows` of them up to the next multiple of 8, zero in those that are none
@@ -123,24 +124,28 @@ class WeightGradient {
     }
   }
 
-  // All reads of a row of products before its writes: memory answers once, not once a product.
+  // Several reads before the writes: memory answers once, not once a product.
   __device__ void add_weights(float* weight, int stride) const {
     NRI_CUDA_UNROLL
     for (int i = 0; i < Grid::kRowProducts; ++i) {
       if (i >= mine_) continue;
       float* const row = weight + output_of(i) * stride + column_of_product(0) + 2 * place_;
-      uint2 before[Grid::kColumnProducts][2];
       NRI_CUDA_UNROLL
-      for (int j = 0; j < Grid::kColumnProducts; ++j) {
-        if (j >= across_) continue;
-        before[j][0] = *pair(row, j);
-        before[j][1] = *pair(row + 8 * stride, j);
-      }
-      NRI_CUDA_UNROLL
-      for (int j = 0; j < Grid::kColumnProducts; ++j) {
-        if (j >= across_) continue;
-        *pair(row, j) = sum_of(before[j][0], sum_[i][j][0], sum_[i][j][1]);
-        *pair(row + 8 * stride, j) = sum_of(before[j][1], sum_[i][j][2], sum_[i][j][3]);
+      for (int first = 0; first < Grid::kColumnProducts; first += kReads) {
+        uint2 before[kReads][2];
+        NRI_CUDA_UNROLL
+        for (int n = 0; n < kReads; ++n) {
+          if (first + n >= Grid::kColumnProducts || first + n >= across_) continue;
+          before[n][0] = *pair(row, first + n);
+          before[n][1] = *pair(row + 8 * stride, first + n);
+        }
+        NRI_CUDA_UNROLL
+        for (int n = 0; n < kReads; ++n) {
+          const int j = first + n;
+          if (j >= Grid::kColumnProducts || j >= across_) continue;
+          *pair(row, j) = sum_of(before[n][0], sum_[i][j][0], sum_[i][j][1]);
+          *pair(row + 8 * stride, j) = sum_of(before[n][1], sum_[i][j][2], sum_[i][j][3]);
+        }
       }
     }
   }

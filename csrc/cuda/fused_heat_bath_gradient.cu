@@ -14,11 +14,10 @@ struct HeatBathGradientJob {
   HeatBathGradientLibrary library;
   HeatBathGradientLayout layout;
   const uint32_t* packed;
-  const float* cotangent;           // [rows] of the range
-  float* lanes;                     // [lane_count, all_sums]
-  uint32_t first_lane, lane_count;  // of the launch's first tile; in all
+  const float* cotangent;  // [rows] of the range
+  float* lanes;            // [tiles of the launch, all_sums]
 
-  __device__ float* lane() const { return lanes + (first_lane + blockIdx.x) % lane_count * library.all_sums; }
+  __device__ float* lane() const { return lanes + blockIdx.x * library.all_sums; }
 };
 static_assert(sizeof(HeatBathGradientJob) <= 4096, "arguments of a kernel");
 
@@ -157,6 +156,12 @@ __device__ inline void spread_rows(const HeatBathGradientJob& job, const HeatBat
   }
 }
 
+// Rows that products read beside the pass's.
+__device__ inline void clear_padding(const Slot& input, const RowRange& range, int words) {
+  const int padding = (round_up(range.rows, 16) - range.rows) * words;
+  for (int i = input.thread; i < padding; i += kThreads) input.row(range.rows + i / words)[i % words] = 0u;
+}
+
 // Rows: forwards, and back to the sums of projections. Begins and ends with a barrier.
 template <int kWidest>
 __device__ void run_rows(const HeatBathGradientJob& job, const HeatBathGradientBlock& block, const RowRange& range,
@@ -164,24 +169,22 @@ __device__ void run_rows(const HeatBathGradientJob& job, const HeatBathGradientB
   const FusedModule& module = job.tile.library.node;
   const GradientModule& back = job.library.node;
   const int last = module.layers - 1, of_type = block.passes()->module;
-  const float* const parameters = job.tile.problem.library.parameters + module.parameter_of(of_type);
   const Pass pass = pass_of(range);
-  const Slot sums = slot_of(job, block, true, 1), output = slot_of(job, block, true, module.layers);
+  const auto bias_of = [&](int l) {
+    return job.tile.problem.library.parameters + module.parameter_of(of_type) + module.layer[l].bias;
+  };
   list_terms(job.tile, block, range);
-  const int padding = (round_up(range.rows, 16) - range.rows) * module.layer[1].words();
-  for (int i = block.thread; i < padding; i += kThreads) {
-    sums.row(range.rows + i / module.layer[1].words())[i % module.layer[1].words()] = 0u;
-  }
+  clear_padding(slot_of(job, block, true, 1), range, module.layer[1].words());
   __syncthreads();
   HeatBathRowSums<Precision::fp32, kWidest>(job.tile, block).run(range);
   for (int l = 1; l < last; ++l) {
     run_layer<kWidest>(slot_of(job, block, true, l), slot_of(job, block, true, l + 1), pass, module.layer[l],
-                       parameters + module.layer[l].bias, ring);
+                       bias_of(l), ring);
   }
   {
-    const Slot input = slot_of(job, block, true, last);
+    const Slot input = slot_of(job, block, true, last), output = slot_of(job, block, true, module.layers);
     SlotProduct<kWidest> product(input, pass, module.layer[last]);
-    product.run(parameters + module.layer[last].bias, ring);
+    product.run(bias_of(last), ring);
     product.for_results([&](int row, int column, float first, float second) {
       float* const change = reinterpret_cast<float*>(output.row(row)) + column;
       if (column < job.tile.library.features) change[0] = first;
@@ -189,7 +192,8 @@ __device__ void run_rows(const HeatBathGradientJob& job, const HeatBathGradientB
     });
   }
   __syncthreads();
-  turn_errors(job, block, range, first_transition, output, module.layer[last].outputs);
+  turn_errors(job, block, range, first_transition, slot_of(job, block, true, module.layers),
+              module.layer[last].outputs);
   for (int l = last; l > 0; --l) {
     const Slot cotangents = slot_of(job, block, true, l + 1), input = slot_of(job, block, true, l);
     const FusedLayer& layer = module.layer[l];
@@ -197,7 +201,7 @@ __device__ void run_rows(const HeatBathGradientJob& job, const HeatBathGradientB
     run_layer_back<kWidest>(cotangents, input, pass, back.product[back.forwards + last - l], ring);
   }
   __syncthreads();
-  spread_rows(job, block, range, sums);
+  spread_rows(job, block, range, slot_of(job, block, true, 1));
   __syncthreads();
 }
 
@@ -370,7 +374,7 @@ void HeatBathGradient::run(int64_t first_system, int64_t end_system) {
   const HeatBathPlan plan =
       plan_tiles(gradient_costs(library_, gradient_), sizes_of(problem_, first_system, end_system), lanes_.count(),
                  gradient_shared_bytes(gradient_.widest));
-  for (int64_t first = 0; first < plan.cut.tiles(); first += lanes_.count()) {
+  for (int64_t first = 0; first < plan.cut.tiles(); first += lanes_.count()) {  // so each launch begins with lane 0
     run_tiles(plan, first_system, first, std::min(first + lanes_.count(), plan.cut.tiles()));
   }
 }
@@ -395,14 +399,7 @@ void HeatBathGradient::run_tiles(const HeatBathPlan& plan, int64_t first_system,
                    nullptr};
   tile.active = {assignment.data(), count.data(), first_node};
   tile.first_tile = first_tile;
-  const HeatBathGradientJob job{tile,
-                                gradient_,
-                                layout,
-                                lanes_.packed(),
-                                cotangent_ + first_row,
-                                lanes_.sums(),
-                                static_cast<uint32_t>(first_tile % lanes_.count()),
-                                static_cast<uint32_t>(lanes_.count())};
+  const HeatBathGradientJob job{tile, gradient_, layout, lanes_.packed(), cotangent_ + first_row, lanes_.sums()};
   launch_shared("fused_heat_bath_gradient", kernel_for(gradient_.widest), end_tile - first_tile, kThreads, layout.bytes,
                 execution_, job);
 }

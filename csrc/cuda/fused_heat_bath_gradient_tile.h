@@ -103,18 +103,24 @@ struct HeatBathGradientCursor {
     enter_product(library, schedule);
   }
 
+  NRI_HOST_DEVICE bool is_projection(const HeatBathGradientLibrary& library) const {
+    return !is_rows(library) && place == library.edge_layers;
+  }
+
+  // The product in work, among those of its module.
+  NRI_HOST_DEVICE int product(const HeatBathGradientLibrary& library) const {
+    if (is_rows(library)) return 1 + place;
+    if (is_projection(library)) return is_back(library) ? library.projection_back() : library.projection();
+    return place < library.edge_layers ? place : place - 1;
+  }
+
   NRI_HOST_DEVICE void enter_product(const HeatBathGradientLibrary& library, const HeatBathSchedule& schedule) {
-    const bool of_projection = !is_rows(library) && place == library.edge_layers,
-               of_nodes = is_rows(library) || of_projection;
+    const bool of_nodes = is_rows(library) || is_projection(library);
     const GradientModule& module = library.module_of(of_nodes);
-    const int back = is_back(library) && place > library.edge_layers;
-    const FusedLayer& product =
-        module.product[is_rows(library) ? 1 + place
-                       : of_projection  ? (is_back(library) ? library.projection_back() : library.projection())
-                                        : place - back];
-    left = product.chunks;
-    outputs = product.outputs;
-    word = module.word_of(of_nodes ? schedule.module : edge_module(library)) + product.first;
+    const FusedLayer& next = module.product[product(library)];
+    left = next.chunks;
+    outputs = next.outputs;
+    word = module.word_of(of_nodes ? schedule.module : edge_module(library)) + next.first;
   }
 };
 

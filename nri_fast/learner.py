@@ -87,7 +87,7 @@ class Learner:
         rate : float
             Learning rate.
         number : int
-            Of the step. Asking a GPU how many were skipped waits for it, so there not all numbers do.
+            Of the step. How many were skipped is looked at every time; on a GPU, which a look waits for, at intervals.
 
         Raises
         ------

@@ -22,9 +22,8 @@ from nri_fast.substeps import short_step_library, spaced
 from nri_fast.system_set import Batch, SystemSet
 from nri_fast.training_draws import TrainingDraws
 
-LATER_RATE = (
-    0.2  # of the peak rate of short steps: what they do behind a forecast's first, where a law is known already
-)
+# Of the peak rate of short steps: what they learn at behind a forecast's first, where a law is known already.
+LATER_RATE = 0.2
 
 
 class Polishing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -68,6 +69,16 @@ def full() -> Effort:
     """For the record: one thread and all."""
     threads = tuple(sorted({1, ops.get_threads()}))
     return Effort("full", 2.5, 12.0, (64, 128, 256), (5, 10), (1, 128, 4096), threads)
+
+
+def device() -> Effort:
+    """For a GPU: batches that fill it beside one that does not."""
+    return Effort("device", 0.5, math.inf, (64, 256), (5,), (128, 4096), (ops.get_threads(),))
+
+
+def tiny() -> Effort:
+    """Problems of no meaning, for tests of :mod:`bench.device` on any machine."""
+    return Effort("tiny", 0.0, math.inf, (8,), (3,), (1, 4), (ops.get_threads(),), least=2)
 
 
 @dataclass(frozen=True)

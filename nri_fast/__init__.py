@@ -58,7 +58,7 @@ except ImportError as error:
             ) from _problem
         raise AttributeError(f"module 'nri_fast' has no attribute {name!r}")
 else:
-    from nri_fast.bouncegrad import BounceGrad, DivergedError
+    from nri_fast.bouncegrad import BounceGrad
     from nri_fast.checkpoint import CheckpointError
     from nri_fast.doubts import doubts
     from nri_fast.energies import heat_bath_scores, rollout_energy
@@ -68,6 +68,7 @@ else:
     from nri_fast.html_report import html_report
     from nri_fast.infer import Inference, evaluate, forecast, infer
     from nri_fast.influence import Influence, influence
+    from nri_fast.learner import DivergedError
     from nri_fast.modules import ModuleLibrary
     from nri_fast.normalisation import Normalisation
     from nri_fast.ops import get_threads, set_threads

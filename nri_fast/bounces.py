@@ -76,10 +76,13 @@ class Structures:
         """Types that are believed in."""
         return cls(edge_types, node_types, torch.nn.functional.one_hot(edge_types.long(), types).float())
 
+    def of(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """A batch's types."""
+        return self.edge_types[batch.edges], self.node_types[batch.nodes]
+
     def held(self, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
         """A batch's types, as its roll-outs take them."""
-        batch = rollouts.batch
-        return rollouts.of_structures(self.edge_types[batch.edges], self.node_types[batch.nodes])
+        return rollouts.of_structures(*self.of(rollouts.batch))
 
     def hold(self, rollouts: Rollouts, edge_types: Tensor, node_types: Tensor) -> None:
         """Writes them back; a structure that all systems share, to all of them, whatever the batch."""
@@ -110,7 +113,7 @@ def heat_bath_bounce(
     weighed = coupling.scores(rows.graph, rows.evidence(scores))
     temperature = temperature_factor * rows.spread(weighed) + 1e-9
     weights = coupling.weights(rows, weighed, temperature)
-    edge_types, node_types = structures.edge_types[batch.edges], structures.node_types[batch.nodes]
+    edge_types, node_types = structures.of(batch)
     coupling.draw(rows, weights, draws, edge_types, node_types)
     structures.edge_types[batch.edges], structures.node_types[batch.nodes] = edge_types, node_types
     if sample:
@@ -195,6 +198,4 @@ def _choose(
 
 def polish_bounce(rollouts: Rollouts, structures: Structures) -> BounceResult:
     """No search: the gradient of the mean roll-out energy of the structures as they are."""
-    batch = rollouts.batch
-    edge_types, node_types = structures.edge_types[batch.edges], structures.node_types[batch.nodes]
-    return BounceResult(*rollouts.mean_gradient(edge_types, node_types), torch.zeros(1))
+    return BounceResult(*rollouts.mean_gradient(*structures.of(rollouts.batch)), torch.zeros(1))

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,16 @@ def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     except (SafetensorError, struct.error, ValueError, KeyError, TypeError, OSError) as error:
         raise CheckpointError(f"{path}: damaged or not a file of nri_fast ({error})") from error
     return tensors, facts
+
+
+def named(owner: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors as a checkpoint names them, with whose they are in front."""
+    return {f"{owner}.{name}": value for name, value in tensors.items()}
+
+
+def part(owner: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The inverse of :func:`named`, among all of a checkpoint's tensors; empty where there are none of these."""
+    return {k.removeprefix(f"{owner}."): value for k, value in tensors.items() if k.startswith(f"{owner}.")}
 
 
 class Checkpoints:

@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
-    from nri_fast.bouncegrad import DivergedError
     from nri_fast.checkpoint import CheckpointError
+    from nri_fast.learner import DivergedError
 
     try:
         command.run()

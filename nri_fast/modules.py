@@ -117,6 +117,11 @@ class ModuleLibrary(nn.Module):
         values = {name: getattr(self, name) for name in names}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
+    def take_units(self, deviation: Tensor) -> None:
+        """Sets :attr:`change_scale` so that changes of these standard deviations [D] have 1 in the modules' units."""
+        # A feature that never changes is predicted perfectly by any scale.
+        self.change_scale.copy_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
+
     def edge_module(self, edge_type: int) -> nn.Module:
         """The law of one edge type: a plain torch module, [..., 2 D] sender and receiver state -> [..., message].
 

@@ -11,10 +11,11 @@ from cases import assert_close, assert_same_bits
 
 import nri_fast as nf
 from nri_fast import ops, reference
-from nri_fast.bouncegrad import MOST_SKIPPED, BounceGrad, DivergedError
+from nri_fast.bouncegrad import BounceGrad
 from nri_fast.bounces import Structures, heat_bath_bounce, metropolis_bounce
 from nri_fast.couplings import Coupling
 from nri_fast.heat_bath_rows import HeatBathRows
+from nri_fast.learner import MOST_SKIPPED, DivergedError
 from nri_fast.rollouts import Rollouts
 from nri_fast.run import initial_library
 from nri_fast.training_draws import TrainingDraws

@@ -13,7 +13,7 @@ from safetensors.torch import save as save_tensors
 
 import nri_fast as nf
 from nri_fast import checkpoint
-from nri_fast.checkpoint import CheckpointError, Checkpoints, load, save, write_atomically
+from nri_fast.checkpoint import CheckpointError, Checkpoints, load, named, part, save, write_atomically
 
 TENSORS = {"a": torch.randn(5, 3), "b": torch.arange(7, dtype=torch.uint8), "none": torch.zeros(0, 2)}
 FACTS = {"name": "ü", "list": [1, 2.5, None], "step": 7}
@@ -51,6 +51,15 @@ def test_strided_tensors_and_shared_memory_are_saved(tmp_path):
     assert torch.equal(tensors["transposed"], value.T)
     assert torch.equal(tensors["part"], value[1:3, ::2])
     assert torch.equal(tensors["expanded"], value[:1].expand(3, 6))
+
+
+def test_owners_get_back_what_they_gave():
+    ours, theirs = {"edge.0.weight": torch.ones(2), "scale": torch.zeros(1)}, {"scale": torch.ones(1)}
+    tensors = named("first", ours) | named("first_step", theirs)
+    assert [*tensors] == ["first.edge.0.weight", "first.scale", "first_step.scale"]
+    assert part("first", tensors) == ours
+    assert part("first_step", tensors) == theirs
+    assert part("library", tensors) == {}
 
 
 def test_every_truncation_is_noticed(file):

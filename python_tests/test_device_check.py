@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import device, device_report, pytest_device
+from bench import cases, device_report, pytest_device, time_to_accuracy
+from bench.device import __main__ as device
+from bench.device.contest import Round
 from bench.rows import OURS, use_threads
 from nri_fast import ops
 
@@ -30,7 +32,7 @@ def tiny(tmp_path_factory):
     try:
         for name in device.SUBJECTS:
             if name != "compiled":  # takes a minute
-                assert device.measure_subject(name, CPU, device.tiny_effort(), out, "test")
+                assert device.measure_subject(name, CPU, cases.tiny(), out, "test")
     finally:
         ops.set_threads(before[0])
         torch.set_num_threads(before[1])
@@ -77,12 +79,12 @@ def test_a_row_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
             "subject": "training",
             "work": "w",
             "case": {},
-            "runs": {OURS: device.time_to_accuracy.Watch((), 1.0).figures()},
+            "runs": {OURS: time_to_accuracy.Watch((), 1.0).figures()},
         }
 
     monkeypatch.setitem(device.SUBJECTS, "training", one_and_another)
     out = tmp_path / "new" / "bench.json"
-    assert not device.measure_subject("training", CPU, device.tiny_effort(), out, "test")
+    assert not device.measure_subject("training", CPU, cases.tiny(), out, "test")
     first, second = json.loads(out.read_text())["training"]["rows"]
     assert first["problem"] == "RuntimeError: no such"
     assert second["work"] == "w"
@@ -90,7 +92,7 @@ def test_a_row_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
 
 
 def test_a_peer_that_is_wrong_or_broken_is_left_out():
-    contest = device.Round(CPU, torch.ones(3))
+    contest = Round(CPU, torch.ones(3))
     contest.peer("right", lambda: (list, lambda: torch.ones(3)))
     contest.peer("wrong", lambda: (list, lambda: torch.tensor([1.0, 1.0, 1.1])))
     contest.peer("mute", lambda: (list, lambda: torch.tensor([1.0, 1.0, torch.nan])))

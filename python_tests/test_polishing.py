@@ -9,7 +9,7 @@ import torch
 
 import nri_fast as nf
 from nri_fast import energies
-from nri_fast.polishing import from_forecasts, horizon, piece, piece_length
+from nri_fast.pieces import from_forecasts, horizon, piece, piece_length
 from nri_fast.simulate import simulate
 from nri_fast.system_set import SystemSet
 

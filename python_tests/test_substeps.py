@@ -220,7 +220,8 @@ def test_later_steps_are_learned_from_where_forecasts_come_to():
     trainer = BounceGrad(ModuleLibrary(4, 2, 1, 6, (7,), (8, 8), (0, 1)), TINY, seed=1).fit(systems, progress=False)
     assert trainer.first_step is not None
     batch = systems.batch([4, 1])
-    followed = trainer._from_own_states(systems, batch, trainer.forecaster.flat_parameters(), 4)
+    parameters = trainer.forecaster.flat_parameters()
+    followed = trainer._polishing._from_own_states(systems, batch, parameters, trainer.structures, trainer.step, 4)
     start = trainer._draws.piece_start(batch, systems.steps, systems.steps - 1 - 4, trainer.step)
     recorded, types = systems.states.view(6, 49, 5, 4), trainer.structures.edge_types[batch.edges]
     state, expected = torch.stack([recorded[s, t] for s, t in zip([4, 1], start, strict=True)]), []

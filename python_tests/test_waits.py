@@ -13,7 +13,9 @@ from nri_fast import (
     energies,
     graph,
     heat_bath_rows,
+    learner,
     ops,
+    polishing,
     residual_temperature,
     schedule,
     search,
@@ -25,12 +27,13 @@ from nri_fast.ops import heat_bath
 from nri_fast.proposals import chains
 
 MODULES = (
-    bouncegrad,
     chains,
     energies,
     graph,
     heat_bath,
     heat_bath_rows,
+    learner,
+    polishing,
     residual_temperature,
     schedule,
     search,
@@ -105,10 +108,10 @@ def test_training_steps_wait_at_intervals_only(far, name, ragged):
     with far, ops.one_torch_thread():
         trainer = BounceGrad(library_on(settings.node_types), settings, seed=1)
         with far.waiting():
-            prepare(trainer, systems)
+            trainer._begin(systems)
             trainer._one_step(systems)  # makes what is kept from step to step
         far.waits = 0
-        trainer._record = lambda result, rate: None  # a thousand times a run
+        trainer.history.add = lambda *facts: None  # a thousand times a run
         for _ in range(6):
             if settings.robust and trainer._step % bouncegrad.RESIDUALS_EVERY == 0:
                 with far.waiting():  # for the median of the errors
@@ -120,15 +123,6 @@ def test_training_steps_wait_at_intervals_only(far, name, ragged):
         assert far.waits == 0
         with far.waiting():
             assert trainer.skipped == 0
-
-
-def prepare(trainer, systems):
-    """What `fit` does before its loop."""
-    trainer._set_change_scale(systems)
-    trainer.acceptance = schedule.AcceptanceTemperature(1.0, device=systems.graph.device)
-    trainer.residual_temperature = residual_temperature.ResidualTemperature(device=systems.graph.device)
-    types = trainer._draws.first_types(systems.graph, trainer.coupling)
-    trainer.structures = bouncegrad.Structures.undecided(*types, trainer.library.edge_types)
 
 
 def test_a_wait_is_seen(far):

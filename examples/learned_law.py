@@ -1,7 +1,8 @@
 """Take a learned law out of a library and look at it.
 
 How does a spring's message grow with distance? Trains on 50 simulated springs systems for some seconds, then asks the
-modules themselves. That springs pull both ways is said: with so few steps, one run in four does not find it out. With a path as argument, also draws the picture: ``python examples/learned_law.py laws.png``.
+modules themselves. That springs pull both ways is said: with so few steps not every run finds it out. With a path as
+argument, also draws the picture: ``python examples/learned_law.py laws.png``.
 """
 
 import dataclasses

@@ -224,7 +224,7 @@ def experiment_tables() -> str:
             "| --- " * len(table["columns"]) + "|",
             *("| " + " | ".join(row) + " |" for row in table["rows"]),
             "",
-            " ".join(table["notes"]),
+            *(f"- {note}" for note in table["notes"]),
         ]
         tables.append("\n".join(lines))
     return "\n\n".join(tables)

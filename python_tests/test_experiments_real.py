@@ -119,6 +119,7 @@ def test_too_few_platoons_and_names_twice(tmp_path):
 
 def test_platoons_of_another_file(cars, tmp_path, monkeypatch):
     monkeypatch.setitem(platoons.STEPS, "small", 3)
+    monkeypatch.setitem(platoons.SEEDS, "small", 1)
     with np.load(cars) as runs:
         np.savez(tmp_path / "other.npz", **{name: runs[name] for name in ("dt", "run5", "run6")})
         np.savez(tmp_path / "known.npz", **{name: runs[name] for name in ("dt", "run0", "run1")})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -24,9 +25,9 @@ class Case:
     node_types: Tensor
 
     def on(self, device: torch.device) -> Case:
-        """The same case on another device."""
+        """A copy on another device; this case, its library too, stays where it is."""
         return Case(
-            self.library.to(device),
+            copy.deepcopy(self.library).to(device),
             self.graph.to(device),
             [x.to(device) for x in self.trajectories],
             self.edge_types.to(device),

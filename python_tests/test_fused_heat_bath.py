@@ -72,7 +72,7 @@ def test_scores_equal_oracle(fused: torch.device, shape: str, rows: str, precisi
     assert_close(got, exact, MOST[precision])
     if precision == "fp32":
         return
-    with rounded_layers(case.on(torch.device("cpu")).library, precision, one_by_one=True):
+    with rounded_layers(case.library, precision, one_by_one=True):
         expected = oracle_of(case, rows)
     assert_close(got, expected, TOLERANCE[precision])
     # it is this rounding and no other

@@ -113,3 +113,11 @@ def test_the_oracle_by_hand():
     assert_close(robust, tensor(5.0, 5.0, 32.5, 18.5).log().mean()[None], 1e-12)
     scores = reference.heat_bath_scores(library, case.graph, [states], torch.tensor([[1]]))
     assert_close(scores, tensor(16.0, 9.0), 1e-12)
+
+
+def test_a_case_that_moves_leaves_the_first_one_where_it_was() -> None:
+    """Or an oracle on the CPU would meet a library on the GPU."""
+    case = make_case()
+    moved = case.on(torch.device("meta"))
+    assert {p.device.type for p in moved.library.parameters()} == {moved.trajectories[0].device.type} == {"meta"}
+    assert {p.device.type for p in case.library.parameters()} == {case.trajectories[0].device.type} == {"cpu"}
